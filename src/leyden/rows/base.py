@@ -1,0 +1,202 @@
+"""Rows: a matrix seen as an ordered, re-readable stream of row blocks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from leyden.errors import DataError
+
+Matrix = np.ndarray | sp.csr_array
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A slice of consecutive rows.
+
+    Attributes
+    ----------
+    start : int
+        Index, in the whole stream, of the first row.
+    data : ndarray or csr_array, shape (m, d)
+        The rows, C-contiguous when dense. A block may be a view of memory that the next read reuses.
+    target : ndarray of float64, shape (m, k), or None
+    weight : ndarray of float64, shape (m,), or None
+    group : ndarray, shape (m,), or None
+    """
+
+    start: int
+    data: Matrix
+    target: np.ndarray | None = None
+    weight: np.ndarray | None = None
+    group: np.ndarray | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.data.shape[0]
+
+    def with_data(self, data: Matrix) -> Block:
+        """The same rows and roles with other columns."""
+        return replace(self, data=data)
+
+
+class Rows(ABC):
+    """An ordered, re-readable stream of row blocks.
+
+    A subclass sets the attributes below in its constructor and implements :meth:`read`. ``read`` is called from several
+    threads at once, each asking for consecutive ranges, and must be safe under that.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows and columns (roles such as the target are not columns).
+    dtype : numpy.dtype
+        Of the data in the blocks.
+    columns : tuple of str
+        A name for each column.
+    targets : tuple of str
+        A name for each target column; empty when there is no target.
+    has_weight, has_group : bool
+    is_sparse : bool
+        Whether blocks hold CSR matrices.
+    in_memory : bool
+        Whether ``read`` returns views of memory that is there already, so that reading ahead gains nothing.
+    row_nbytes : float
+        Bytes of memory one row of a block takes, roles included (the mean, when sparse).
+    stored_nbytes : int
+        Bytes that one pass over all rows reads from storage or memory.
+    source : str
+        Where the data comes from, for people: a path, a glob, "array".
+    """
+
+    shape: tuple[int, int]
+    dtype: np.dtype
+    columns: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+    has_weight: bool = False
+    has_group: bool = False
+    is_sparse: bool = False
+    in_memory: bool = False
+    row_nbytes: float
+    stored_nbytes: int
+    source: str
+
+    @abstractmethod
+    def read(self, start: int, stop: int, buffer: Any = None) -> Block:
+        """Rows ``start`` to ``stop`` (exclusive).
+
+        Parameters
+        ----------
+        start, stop : int
+            ``0 <= start < stop <= shape[0]``.
+        buffer : optional
+            Memory from :meth:`buffer`, at least ``stop - start`` rows long, that the block may be a view of.
+        """
+
+    def buffer(self, rows: int) -> Any:
+        """Memory for blocks of up to ``rows`` rows that reads can reuse, or None when this stream needs none."""
+        return None
+
+    def locate(self, row: int) -> str:
+        """Where row ``row`` (0-based, of the stream) stands in the source, for an error message."""
+        return f"{self.source}, row {row:,}"
+
+    def map(self, f: RowMap) -> Rows:
+        """These rows with ``f`` applied to every block while reading."""
+        from leyden.rows.mapped import MappedRows
+
+        return MappedRows(self, f)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        n, d = self.shape
+        kind = "sparse" if self.is_sparse else "dense"
+        roles = [f"target={', '.join(self.targets)}"] if self.targets else []
+        roles += [role for role, there in (("weight", self.has_weight), ("group", self.has_group)) if there]
+        return f"<Rows {n:,} × {d:,} {self.dtype} {kind} from {self.source}{'; ' if roles else ''}{'; '.join(roles)}>"
+
+
+class RowMap(ABC):
+    """A function of a block's rows, applied while reading."""
+
+    @abstractmethod
+    def __call__(self, block: Block) -> Block:
+        """The mapped block: the same rows, other columns."""
+
+    @abstractmethod
+    def columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
+        """Names of the mapped columns, given those of the input."""
+
+    def dtype(self, dtype: np.dtype) -> np.dtype:
+        """Type of the mapped data, given that of the input."""
+        return dtype
+
+
+def as_target(target: Any, n: int, source: str, role: str = "target") -> tuple[np.ndarray, tuple[str, ...]]:
+    """A target array as (n, k), with names for its columns."""
+    array = np.asarray(target)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
+        raise DataError(f"the {role} must be one or two numeric dimensions, not {array.ndim} of {array.dtype}", where=source)
+    if np.iscomplexobj(array):
+        raise DataError(f"the {role} is complex; Leyden solves real problems", where=source)
+    if len(array) != n:
+        raise DataError(
+            f"the {role} has {len(array):,} rows and the data has {n:,}",
+            where=source,
+            hint="Give one value for each row.",
+        )
+    return array, (role,) if array.shape[1] == 1 else tuple(f"{role}{i}" for i in range(array.shape[1]))
+
+
+def find_nonfinite(rows: Rows, block_rows: int, progress: Callable[[int], None] | None = None) -> DataError | None:
+    """The first NaN or infinity in the stream, as the error to raise; None when every value is finite."""
+    buffer = rows.buffer(block_rows)
+    for start in range(0, rows.shape[0], block_rows):
+        block = rows.read(start, min(start + block_rows, rows.shape[0]), buffer)
+        if error := _nonfinite_in(rows, block):
+            return error
+        if progress:
+            progress(block.rows)
+    return None
+
+
+def _nonfinite_in(rows: Rows, block: Block) -> DataError | None:
+    found: list[tuple[int, str, float]] = []
+
+    def note(row: int, column: str, value: float) -> None:
+        found.append((block.start + int(row), column, float(value)))
+
+    data = block.data
+    if isinstance(data, np.ndarray):
+        if not np.isfinite(data).all():
+            i, j = np.argwhere(~np.isfinite(data))[0]
+            note(i, rows.columns[j], data[i, j])
+    elif not np.isfinite(data.data).all():
+        k = int(np.flatnonzero(~np.isfinite(data.data))[0])
+        note(np.searchsorted(data.indptr, k, side="right") - 1, rows.columns[data.indices[k]], data.data[k])
+    if block.target is not None and not np.isfinite(block.target).all():
+        i, j = np.argwhere(~np.isfinite(block.target))[0]
+        note(i, rows.targets[j], block.target[i, j])
+    if block.weight is not None and not (np.isfinite(block.weight) & (block.weight >= 0)).all():
+        i = np.flatnonzero(~(np.isfinite(block.weight) & (block.weight >= 0)))[0]
+        note(i, "weight", block.weight[i])
+    if not found:
+        return None
+    row, column, value = min(found)
+    if column == "weight" and np.isfinite(value):
+        return DataError(f"weight {value:g} is negative", where=rows.locate(row), hint="Weights must be zero or more.")
+    name = "NaN" if np.isnan(value) else "infinity"
+    return DataError(
+        f"{name} in column '{column}'",
+        where=rows.locate(row),
+        hint="Remove or fill such values first, or leave the column out.",
+    )
