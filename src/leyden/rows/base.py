@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 
 from leyden.errors import DataError
 
-Matrix = np.ndarray | sp.csr_array
+Matrix: TypeAlias = np.ndarray | sp.csr_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,21 @@ class Rows(ABC):
 class RowMap(ABC):
     """A function of a block's rows, applied while reading."""
 
+    def bind(self, rows: Rows) -> RowMap:
+        """This map made ready for these rows: names resolved, sizes checked, impossible requests refused."""
+        return self
+
     @abstractmethod
     def __call__(self, block: Block) -> Block:
-        """The mapped block: the same rows, other columns."""
+        """The mapped block: the same rows, other columns. The data of ``block`` must not be changed."""
+
+    def into(self, block: Block, out: np.ndarray) -> Block:
+        """The mapped block, when it is dense, in the memory ``out`` (m, columns) if the map can use it."""
+        return self(block)
+
+    def sparse(self, sparse: bool) -> bool:
+        """Whether mapped blocks are sparse, given whether those of the input are."""
+        return sparse
 
     @abstractmethod
     def columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
@@ -144,8 +156,10 @@ def as_target(target: Any, n: int, source: str, role: str = "target") -> tuple[n
     array = np.asarray(target)
     if array.ndim == 1:
         array = array[:, None]
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
-        raise DataError(f"the {role} must be one or two numeric dimensions, not {array.ndim} of {array.dtype}", where=source)
+    if array.ndim != 2 or (not np.issubdtype(array.dtype, np.number) and array.dtype != bool):
+        raise DataError(
+            f"the {role} must be one or two numeric dimensions, not {array.ndim} of {array.dtype}", where=source
+        )
     if np.iscomplexobj(array):
         raise DataError(f"the {role} is complex; Leyden solves real problems", where=source)
     if len(array) != n:

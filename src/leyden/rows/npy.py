@@ -42,7 +42,9 @@ class NpyRows(Rows):
                 hint="Save it again with numpy.ascontiguousarray.",
             )
         if not header.dtype.isnative:
-            raise DataError("the numbers have the other byte order", where=self.source, hint="Save it with a native dtype.")
+            raise DataError(
+                "the numbers have the other byte order", where=self.source, hint="Save it with a native dtype."
+            )
         self.shape, self.dtype = (int(header.shape[0]), int(header.shape[1])), header.dtype
         self._offset = int(header.offset)
         self._stride = self.shape[1] * self.dtype.itemsize

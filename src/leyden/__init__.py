@@ -1,0 +1,65 @@
+"""Leyden: linear solves and matrix factorizations on commodity hardware, every answer with a certificate.
+
+>>> import numpy as np, leyden as ly
+>>> rng = np.random.default_rng(0)
+>>> a = rng.standard_normal((1000, 5))
+>>> sol = ly.lstsq(a, a @ np.ones(5))
+>>> sol.certificate.holds
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Names are imported when first used: what one person calls should not wait for what another one needs.
+_HOME = {
+    "open": "leyden.rows",
+    "generated": "leyden.rows",
+    "Rows": "leyden.rows",
+    "Block": "leyden.rows",
+    "Intercept": "leyden.rows",
+    "Scale": "leyden.rows",
+    "SelectColumns": "leyden.rows",
+    "lstsq": "leyden.solve.lstsq",
+    "LeastSquares": "leyden.solve.lstsq",
+    "load": "leyden.solution",
+    "verify": "leyden.solution",
+    "Solution": "leyden.solution",
+    "Bound": "leyden.certificate",
+    "Certificate": "leyden.certificate",
+    "Plan": "leyden.plan",
+    "LeydenError": "leyden.errors",
+    "DataError": "leyden.errors",
+    "OptionError": "leyden.errors",
+    "BudgetError": "leyden.errors",
+    "SolutionError": "leyden.errors",
+}
+
+__all__ = ["__version__", "plan", *_HOME]
+
+if TYPE_CHECKING:
+    from leyden import plan
+    from leyden.certificate import Bound, Certificate
+    from leyden.errors import BudgetError, DataError, LeydenError, OptionError, SolutionError
+    from leyden.plan import Plan
+    from leyden.rows import Block, Intercept, Rows, Scale, SelectColumns, generated, open
+    from leyden.solution import Solution, load, verify
+    from leyden.solve.lstsq import LeastSquares, lstsq
+
+
+def __getattr__(name: str) -> Any:
+    if name == "plan":
+        return importlib.import_module("leyden.plan")
+    if name not in _HOME:
+        raise AttributeError(f"module 'leyden' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

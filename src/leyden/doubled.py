@@ -1,0 +1,145 @@
+"""Doubled arithmetic: float64 operations whose rounding errors are kept.
+
+A *doubled* number is an unevaluated sum ``hi + lo`` of two float64, about 106 bits. It rests on two error-free
+transformations, ``a + b = s + e`` (Knuth's TwoSum) and ``a * b = p + e`` (one fused multiply-add), and on the dot
+product of Ogita, Rump and Oishi, which returns ``x·y`` with error at most ``u |x·y| + (n u)² |x|·|y|`` [1]_.
+
+On memory-bound passes it costs little: a row dotted and scattered in doubled arithmetic takes about as long as reading
+it from memory twice.
+
+References
+----------
+.. [1] T. Ogita, S. M. Rump, S. Oishi, "Accurate sum and dot product", SIAM J. Sci. Comput. 26(6), 2005.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+#: Lanes that ``dot_row`` sums side by side: two AVX-512 vectors, four AVX2 ones.
+LANES = 16
+
+_DOUBLE = ir.DoubleType()
+_INT = ir.IntType(64)
+
+
+@intrinsic
+def fma(_context, a, b, c):
+    """``a * b + c`` rounded once."""
+    signature = types.float64(types.float64, types.float64, types.float64)
+    return signature, lambda _ctx, builder, _sig, args: builder.fma(*args)
+
+
+@njit(inline="always")
+def two_sum(a, b):
+    """``(s, e)`` with ``s = fl(a + b)`` and ``s + e = a + b`` exactly."""
+    s = a + b
+    z = s - a
+    return s, (a - (s - z)) + (b - z)
+
+
+@njit(inline="always")
+def two_product(a, b):
+    """``(p, e)`` with ``p = fl(a * b)`` and ``p + e = a * b`` exactly."""
+    p = a * b
+    return p, fma(a, b, -p)
+
+
+@njit(inline="always")
+def add(ah, al, bh, bl):
+    """Sum of two doubled numbers, error at most ``4 u² (|a| + |b|)``."""
+    s, e = two_sum(ah, bh)
+    e += al + bl
+    h = s + e
+    return h, e - (h - s)
+
+
+def _vector_two_sum(builder, a, b):
+    s = builder.fadd(a, b)
+    z = builder.fsub(s, a)
+    return s, builder.fadd(builder.fsub(a, builder.fsub(s, z)), builder.fsub(b, z))
+
+
+def _halves(builder, vector, lanes):
+    nothing = ir.Constant(vector.type, ir.Undefined)
+    half = lanes // 2
+    pick = [ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(i * half, (i + 1) * half))) for i in (0, 1)]
+    return [builder.shuffle_vector(vector, nothing, mask) for mask in pick]
+
+
+@intrinsic
+def dot_row(_context, a, i, x, k, m):
+    """``(hi, lo)`` of ``sum(a[i, j] * x[k, j] for j < m)``; ``m`` a multiple of LANES, ``a`` float32/64, ``x`` float64.
+
+    Written in vector instructions because a compiler may not reorder TwoSum: LANES independent doubled sums run side by
+    side and are folded pairwise at the end.
+    """
+    signature = types.UniTuple(types.float64, 2)(a, types.intp, x, types.intp, types.intp)
+
+    def generate(ctx, builder, sig, args):
+        a_struct = ctx.make_array(a)(ctx, builder, args[0])
+        x_struct = ctx.make_array(x)(ctx, builder, args[2])
+        element = ctx.get_value_type(a.dtype)
+        wide, narrow = ir.VectorType(_DOUBLE, LANES), ir.VectorType(element, LANES)
+        fused = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(wide, [wide] * 3), f"llvm.fma.v{LANES}f64"
+        )
+
+        def row(struct, index, pointer):
+            stride = cgutils.unpack_tuple(builder, struct.strides)[0]
+            address = builder.add(builder.ptrtoint(struct.data, _INT), builder.mul(index, stride))
+            return builder.inttoptr(address, pointer.as_pointer())
+
+        a_row, x_row = row(a_struct, args[1], element), row(x_struct, args[3], _DOUBLE)
+        zero = ir.Constant(wide, [0.0] * LANES)
+        sums, errors = (cgutils.alloca_once_value(builder, zero) for _ in range(2))
+        step = ir.Constant(_INT, LANES)
+        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), args[4], step, intp=_INT) as (j, _):
+            a_at = builder.bitcast(builder.gep(a_row, [j]), narrow.as_pointer())
+            x_at = builder.bitcast(builder.gep(x_row, [j]), wide.as_pointer())
+            av = builder.load(a_at, align=4 if element != _DOUBLE else 8)
+            if element != _DOUBLE:
+                av = builder.fpext(av, wide)
+            xv = builder.load(x_at, align=8)
+            product = builder.fmul(av, xv)
+            rest = builder.call(fused, [av, xv, builder.fneg(product)])
+            total, error = _vector_two_sum(builder, builder.load(sums), product)
+            builder.store(total, sums)
+            builder.store(builder.fadd(builder.load(errors), builder.fadd(rest, error)), errors)
+        s, e, lanes = builder.load(sums), builder.load(errors), LANES
+        while lanes > 1:
+            (s0, s1), (e0, e1) = _halves(builder, s, lanes), _halves(builder, e, lanes)
+            s, error = _vector_two_sum(builder, s0, s1)
+            e = builder.fadd(builder.fadd(e0, e1), error)
+            lanes //= 2
+        first = ir.Constant(ir.IntType(32), 0)
+        pair = [builder.extract_element(v, first) for v in (s, e)]
+        return ctx.make_tuple(builder, sig.return_type, pair)
+
+    return signature, generate
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def accumulate(hi, lo, bh, bl):
+    """Add the doubled array ``bh + bl`` to ``hi + lo`` in place; all of one shape, two-dimensional."""
+    for i in range(hi.shape[0]):
+        for j in range(hi.shape[1]):
+            hi[i, j], lo[i, j] = add(hi[i, j], lo[i, j], bh[i, j], bl[i, j])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def subtract_product(hi, lo, a, x):
+    """``hi + lo -= a x`` in place; ``a`` (m,) and ``x`` (m, k) float64, product kept exactly."""
+    for i in range(hi.shape[0]):
+        for j in range(hi.shape[1]):
+            p, e = two_product(a[i], x[i, j])
+            hi[i, j], lo[i, j] = add(hi[i, j], lo[i, j], -p, -e)
+
+
+def zeros(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """A doubled array of zeros."""
+    return np.zeros(shape), np.zeros(shape)

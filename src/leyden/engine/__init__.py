@@ -1,0 +1,1 @@
+"""How a pass runs: reductions, sweeps, executors, budgets, progress."""

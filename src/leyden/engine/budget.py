@@ -1,0 +1,120 @@
+"""Memory budgets, and the layout of a stream into blocks that follows from them."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from leyden.errors import BudgetError, OptionError
+
+if TYPE_CHECKING:
+    from leyden.engine.reduction import Reduction
+    from leyden.rows.base import Rows
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+#: A block read from a file: long enough for the disk, short enough that four of them fit a small budget.
+FILE_BLOCK_NBYTES = 16 * 2**20
+#: A block of an array in memory: only there to share the work between threads.
+MEMORY_BLOCK_NBYTES = 8 * 2**20
+
+
+def parse_memory(memory: str | int | None) -> int:
+    """Bytes of ``"512MB"``, ``"2GiB"``, ``1_000_000``; None means half of the memory that is free now."""
+    if memory is None:
+        return _available() // 2
+    if isinstance(memory, str):
+        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]i?|)b?\s*", memory.lower())
+        if not match:
+            raise OptionError(f"memory='{memory}' is not an amount", hint='Write it like "512MB" or "2GB".')
+        memory = int(float(match[1]) * _UNITS[match[2]])
+    if memory <= 0:
+        raise OptionError(f"memory={memory} is not an amount", hint='Write it like "512MB" or "2GB".')
+    return int(memory)
+
+
+def format_bytes(count: float) -> str:
+    """``count`` in the unit a person would use."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _available() -> int:
+    try:
+        with open("/proc/meminfo") as meminfo:
+            for line in meminfo:
+                if line.startswith("MemAvailable"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def thread_count() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a stream is cut: blocks are read whole, segments of blocks are folded by one thread each.
+
+    Results depend on ``block_rows`` and ``segment_rows``, never on ``threads``.
+    """
+
+    rows: int
+    block_rows: int
+    segment_rows: int
+    threads: int
+    memory: int
+
+    @property
+    def segments(self) -> int:
+        return -(-self.rows // self.segment_rows)
+
+
+def layout(
+    rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, threads: int | None = None, align: int = 1
+) -> Layout:
+    """Cut ``rows`` so that reading ahead, the states and the scratch of ``reductions`` fit into ``memory`` bytes.
+
+    The length of a block follows from the budget and the width of a row alone, so that the same call on a machine with
+    other processors gives the same bits; the number of threads then follows from what is left.
+
+    Raises
+    ------
+    BudgetError
+        If not even one row at a time fits.
+    """
+    n = rows.shape[0]
+    state = sum(r.state_nbytes for r in reductions)
+    scratch = sum(r.scratch_nbytes for r in reductions)
+    target = MEMORY_BLOCK_NBYTES if rows.in_memory else FILE_BLOCK_NBYTES
+    # A block and the one read ahead, for a thread; the states of a merge tree, one a level.
+    left = memory - 3 * state - scratch
+    block_rows = int(min(target, max(left, 0) / (1 if rows.in_memory else 4)) / max(rows.row_nbytes, 1))
+    if block_rows < 1:
+        need = 3 * state + scratch + 4 * math.ceil(rows.row_nbytes)
+        raise BudgetError(
+            f"a budget of {format_bytes(memory)} is too small: the states take {format_bytes(3 * state + scratch)} and "
+            f"one row {format_bytes(rows.row_nbytes)}",
+            hint=f'Give at least memory="{math.ceil(need * 1.1 / 1e6)}MB".',
+        )
+    if block_rows > align:
+        block_rows -= block_rows % align
+    block_rows = max(1, min(block_rows, n))
+    # A segment costs a start and a merge of the states: make it long enough to hide them.
+    per_segment = max(1, math.ceil(4 * state / max(block_rows * rows.row_nbytes, 1)))
+    segment_rows = block_rows * per_segment
+    segments = -(-n // segment_rows)
+    per_thread = (0 if rows.in_memory else 2 * block_rows * rows.row_nbytes) + state + scratch
+    tree = state * max(1, math.ceil(math.log2(segments + 1)))
+    fitting = int(max(memory - tree, per_thread) // max(per_thread, 1))
+    return Layout(n, block_rows, segment_rows, max(1, min(threads or thread_count(), fitting, segments)), memory)

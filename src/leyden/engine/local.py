@@ -1,0 +1,140 @@
+"""The local executor: segments folded by threads, blocks read ahead, states merged in a fixed tree."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from leyden.engine.budget import Layout
+from leyden.engine.reduction import Reduction
+from leyden.rows.base import Block, Rows
+
+States = list[Any]
+
+
+def single_threaded_blas() -> Any:
+    """A context in which BLAS stays on the calling thread: threads are ours, and so is the order of summation."""
+    return threadpool_limits(limits=1, user_api="blas")
+
+
+class Local:
+    """Folds segments in the threads of this process."""
+
+    def fold(
+        self,
+        rows: Rows,
+        reductions: Sequence[Reduction[Any, Any]],
+        layout: Layout,
+        on_rows: Callable[[int], None] = lambda count: None,
+    ) -> States:
+        """Final states of ``reductions`` over all of ``rows``; ``on_rows`` hears of every block done."""
+        tree = MergeTree(reductions, layout.segments)
+        segments = itertools.count()
+        stop = threading.Event()
+
+        def work() -> None:
+            with _Reader(rows, layout, segments, stop) as blocks:
+                for segment, last, block in blocks:
+                    if block.start == segment * layout.segment_rows:
+                        states = [reduction.start() for reduction in reductions]
+                    for k, reduction in enumerate(reductions):
+                        states[k] = reduction.update(states[k], block)
+                    on_rows(block.rows)
+                    if last:
+                        tree.add(segment, states)
+
+        with single_threaded_blas():
+            if layout.threads == 1:
+                work()
+                return tree.result()
+            with ThreadPoolExecutor(layout.threads, thread_name_prefix="leyden") as pool:
+                futures = [pool.submit(work) for _ in range(layout.threads)]
+                try:
+                    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                finally:
+                    stop.set()
+            for future in done:
+                future.result()
+        return tree.result()
+
+
+class _Reader:
+    """The blocks one thread folds, in order, the next one being read while this one is worked on."""
+
+    def __init__(self, rows: Rows, layout: Layout, segments: Iterator[int], stop: threading.Event):
+        self._rows, self._layout, self._segments, self._stop = rows, layout, segments, stop
+        self._pool = None if rows.in_memory else ThreadPoolExecutor(1, thread_name_prefix="leyden-read")
+
+    def __enter__(self) -> Iterator[tuple[int, bool, Block]]:
+        return self._direct() if self._pool is None else self._ahead(self._pool)
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _ranges(self) -> Iterator[tuple[int, bool, int, int]]:
+        layout = self._layout
+        while not self._stop.is_set() and (segment := next(self._segments)) < layout.segments:
+            end = min((segment + 1) * layout.segment_rows, layout.rows)
+            for start in range(segment * layout.segment_rows, end, layout.block_rows):
+                stop = min(start + layout.block_rows, end)
+                yield segment, stop == end, start, stop
+
+    def _direct(self) -> Iterator[tuple[int, bool, Block]]:
+        for segment, last, start, stop in self._ranges():
+            yield segment, last, self._rows.read(start, stop)
+
+    def _ahead(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, bool, Block]]:
+        buffers = itertools.cycle([self._rows.buffer(self._layout.block_rows) for _ in range(2)])
+        pending: tuple[int, bool, Future[Block]] | None = None
+        for segment, last, start, stop in self._ranges():
+            following = segment, last, pool.submit(self._rows.read, start, stop, next(buffers))
+            if pending is not None:
+                yield pending[0], pending[1], pending[2].result()
+            pending = following
+        if pending is not None:
+            yield pending[0], pending[1], pending[2].result()
+
+
+class MergeTree:
+    """Merges the states of segments pairwise, in an order that only the number of segments decides.
+
+    Node ``(level, i)`` holds segments ``i 2^level`` up to ``(i + 1) 2^level``; a node without a right neighbour moves up
+    as it is. Two children are merged as soon as both are there, so about one state a level is alive.
+    """
+
+    def __init__(self, reductions: Sequence[Reduction[Any, Any]], segments: int):
+        self._reductions, self._segments = reductions, segments
+        self._nodes: dict[tuple[int, int], States] = {}
+        self._lock = threading.Lock()
+
+    def add(self, segment: int, states: States) -> None:
+        """Give the states of one segment."""
+        level, i = 0, segment
+        while True:
+            width = -(-self._segments // 2**level)
+            if width == 1 or (i == width - 1 and i % 2 == 0):
+                sibling = None
+            else:
+                with self._lock:
+                    sibling = self._nodes.pop((level, i ^ 1), None)
+                    if sibling is None:
+                        self._nodes[level, i] = states
+                        return
+            if sibling is not None:
+                left, right = (states, sibling) if i % 2 == 0 else (sibling, states)
+                states = [r.merge(a, b) for r, a, b in zip(self._reductions, left, right, strict=True)]
+            elif width == 1:
+                self._nodes[level, 0] = states
+                return
+            level, i = level + 1, i // 2
+
+    def result(self) -> States:
+        """The states of all segments."""
+        ((_, states),) = self._nodes.items()
+        return states

@@ -1,0 +1,227 @@
+"""Plans: what will be done, what it will cost on this machine, and why this way and not another.
+
+``leyden.plan.lstsq(...)`` and its siblings return a :class:`Plan` without running it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from leyden.engine.budget import format_bytes
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """One predicted pass over the data."""
+
+    name: str
+    nbytes: int
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A chosen algorithm with its predicted cost; ``run()`` executes it.
+
+    Attributes
+    ----------
+    verb : str
+        What is computed: ``"lstsq"``.
+    data : str
+        The rows it will read.
+    method : str
+    reasons : tuple of str
+        Why this method.
+    alternatives : tuple of (str, float, str)
+        Other methods, their predicted seconds, and why they were not chosen.
+    passes : tuple of PassPlan
+    memory : int
+        The budget, in bytes.
+    peak : int
+        Predicted peak of what the run allocates, in bytes.
+    """
+
+    verb: str
+    data: str
+    method: str
+    reasons: tuple[str, ...]
+    alternatives: tuple[tuple[str, float, str], ...]
+    passes: tuple[PassPlan, ...]
+    memory: int
+    peak: int
+    _run: Callable[[Plan], Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def seconds(self) -> float:
+        """Predicted wall time."""
+        return sum(p.seconds for p in self.passes)
+
+    @property
+    def flops(self) -> float:
+        """Predicted floating-point operations."""
+        return sum(p.flops for p in self.passes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that will be read."""
+        return sum(p.nbytes for p in self.passes)
+
+    def run(self) -> Any:
+        """Execute the plan and return its Solution."""
+        if self._run is None:
+            raise RuntimeError("this plan was loaded from a file and has no data to run on")
+        return self._run(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "verb": self.verb,
+            "data": self.data,
+            "method": self.method,
+            "reasons": list(self.reasons),
+            "alternatives": [list(a) for a in self.alternatives],
+            "passes": [asdict(p) for p in self.passes],
+            "memory": self.memory,
+            "peak": self.peak,
+            "seconds": self.seconds,
+            "flops": self.flops,
+            "nbytes": self.nbytes,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Plan:
+        """Inverse of :meth:`to_json`, without the means to run."""
+        return cls(
+            data["verb"],
+            data["data"],
+            data["method"],
+            tuple(data["reasons"]),
+            tuple((name, seconds, why) for name, seconds, why in data["alternatives"]),
+            tuple(PassPlan(**p) for p in data["passes"]),
+            data["memory"],
+            data["peak"],
+        )
+
+    def __str__(self) -> str:
+        lines = [f"{self.verb} {self.data}", f"method  {self.method}"]
+        lines += [f"        {reason}" for reason in self.reasons]
+        for i, p in enumerate(self.passes, 1):
+            lines.append(
+                f"pass {i}  {p.name:<28} {format_bytes(p.nbytes):>8}  {p.flops:8.2e} flops  {p.seconds:7.2f} s"
+            )
+        lines.append(
+            f"total   {len(self.passes)} passes, {format_bytes(self.nbytes)} read, {self.flops:.2e} flops, "
+            f"about {self.seconds:.2g} s; peak {format_bytes(self.peak)} of {format_bytes(self.memory)}"
+        )
+        lines += [f"not     {name} (about {seconds:.2g} s): {why}" for name, seconds, why in self.alternatives]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Measured rates of one thread of this machine.
+
+    Attributes
+    ----------
+    gram32, gram64 : float
+        Flops a second in forming AᵀA tile by tile, counting 2 m d² for a tile.
+    qr : float
+        Flops a second in Householder QR, counting 2 m d².
+    gradient : float
+        Entries a second in the doubled gradient.
+    copy : float
+        Bytes a second read from memory.
+    """
+
+    gram32: float
+    gram64: float
+    qr: float
+    gradient: float
+    copy: float
+
+
+@cache
+def machine() -> Machine:
+    """This machine's rates: measured once, kept in the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    path = Path(os.environ.get("LEYDEN_CACHE_DIR") or user_cache_path("leyden")) / "machine.json"
+    key = f"1 {platform.node()} {platform.processor()} {platform.machine()} {os.cpu_count()}"
+    try:
+        saved = json.loads(path.read_text())
+        if saved.pop("key") == key:
+            return Machine(**saved)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    measured = _measure()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps({"key": key, **asdict(measured)}, indent=1))
+        partial.replace(path)
+    except OSError:
+        pass  # Without a cache folder the second that measuring takes is spent again.
+    return measured
+
+
+def _measure() -> Machine:
+    import numpy as np
+
+    from leyden.engine.local import single_threaded_blas
+    from leyden.solve import _kernels
+
+    rng = np.random.default_rng(0)
+    m, d = 4096, 128
+    a64 = rng.standard_normal((m, d))
+    a32 = a64.astype(np.float32)
+    wide = rng.standard_normal((2 * m, d))
+
+    def gram(a: Any) -> Callable[[], None]:
+        out = np.empty((d, d), a.dtype)
+
+        def run() -> None:
+            for i in range(0, m, 512):
+                np.matmul(a[i : i + 512].T, a[i : i + 512], out=out)
+
+        return run
+
+    b, x, gh, gl = np.ones((m, 1)), rng.standard_normal((1, d)), np.zeros((1, d)), np.zeros((1, d))
+
+    def gradient() -> None:
+        _kernels.gradient_dense(a32, b, np.empty(0), x, np.zeros(1), gh, gl, np.zeros((4, 1)))
+
+    def rate(run: Callable[[], Any], work: float) -> float:
+        run()
+        best, spent = np.inf, 0.0
+        while spent < 0.12:
+            began = time.perf_counter()
+            run()
+            seconds = time.perf_counter() - began
+            best, spent = min(best, seconds), spent + seconds
+        return work / best
+
+    large = np.ones(8 * 2**20)
+    with single_threaded_blas():
+        return Machine(
+            gram32=rate(gram(a32), 2 * m * d * d),
+            gram64=rate(gram(a64), 2 * m * d * d),
+            qr=rate(lambda: np.linalg.qr(wide[:1024], mode="r"), 2 * 1024 * d * d),
+            gradient=rate(gradient, m * d),
+            copy=rate(large.sum, large.nbytes),
+        )
+
+
+def lstsq(*args: Any, **options: Any) -> Plan:
+    """How :func:`leyden.lstsq` would solve the problem; takes the same arguments, runs nothing."""
+    from leyden.solve.lstsq import plan
+
+    return plan(*args, **options)

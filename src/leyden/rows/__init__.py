@@ -1,0 +1,24 @@
+"""Where data comes from: a matrix seen as a stream of row blocks, whatever it is stored in.
+
+``base`` has the words (Rows, Block, RowMap) and ``open`` finds the right source, one file each: ``array``, ``npy``,
+``sparse``, ``arrow``, ``parquet``, ``csv``, ``svmlight``, ``matrixmarket``, ``generated``. ``table`` is what sources
+with named, typed columns share; ``mapped`` and ``roles`` are rows made of other rows.
+"""
+
+from leyden.rows.base import Block, RowMap, Rows
+from leyden.rows.generated import generated, philox
+from leyden.rows.mapped import Intercept, MappedRows, Scale, SelectColumns
+from leyden.rows.open import open
+
+__all__ = [
+    "Block",
+    "Intercept",
+    "MappedRows",
+    "RowMap",
+    "Rows",
+    "Scale",
+    "SelectColumns",
+    "generated",
+    "open",
+    "philox",
+]

@@ -1,0 +1,38 @@
+"""Rows over an Arrow table in memory, and over the data frames that can be seen as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from leyden.errors import DataError
+from leyden.rows.table import TableRows, choose
+
+
+class ArrowRows(TableRows):
+    """A ``pyarrow.Table`` or what can be seen as one: a data frame of pandas or polars, a DuckDB relation.
+
+    Parameters
+    ----------
+    table : pyarrow.Table or object with ``__arrow_c_stream__``
+    source : str
+    **options
+        As in :func:`leyden.open`: target, weight, group, columns, categorical, drop_first, nulls, dtype.
+    """
+
+    def __init__(self, table: Any, *, source: str = "table", **options: Any):
+        import pyarrow as pa
+
+        try:
+            self._table = table if isinstance(table, pa.Table) else pa.table(table)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"a {type(table).__name__} cannot be seen as a table ({error})", where=source) from None
+        choice = choose([(source, self._table.schema)], source, **options)
+        self.stored_nbytes = self._table.select(list(choice.used)).nbytes
+        super().__init__(source, [self._table.num_rows], choice)
+
+    def _batches(self, piece: int, columns: Sequence[str], rows: int) -> Iterator[Any]:
+        return iter(self._table.select(list(columns)).to_batches(max_chunksize=rows))
+
+    def _where(self, piece: int, row: int) -> str:
+        return f"{self.source}, row {row:,}"

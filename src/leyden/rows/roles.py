@@ -1,0 +1,87 @@
+"""Rows with other roles: a target, weight or group from an array, or a target split off the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from leyden.errors import OptionError
+from leyden.rows.array import Roles
+from leyden.rows.base import Block, Rows
+from leyden.rows.mapped import SelectColumns, positions
+
+
+class WithRoles(Rows):
+    """The rows of another stream, with the roles that are given here in place of its own.
+
+    Parameters
+    ----------
+    rows : Rows
+    target, weight, group : array_like, optional
+        One value for each row.
+    """
+
+    def __init__(self, rows: Rows, *, target: Any = None, weight: Any = None, group: Any = None):
+        self.rows = rows
+        self._roles = Roles(target, weight, group, rows.shape[0], rows.source)
+        self.shape, self.dtype, self.columns, self.source = rows.shape, rows.dtype, rows.columns, rows.source
+        self.is_sparse, self.in_memory = rows.is_sparse, rows.in_memory
+        self.targets = self._roles.names or rows.targets
+        self.has_weight, self.has_group = weight is not None or rows.has_weight, group is not None or rows.has_group
+        self.row_nbytes = rows.row_nbytes + self._roles.row_nbytes
+        self.stored_nbytes = rows.stored_nbytes
+
+    def buffer(self, rows: int) -> Any:
+        return self.rows.buffer(rows)
+
+    def read(self, start: int, stop: int, buffer: Any = None) -> Block:
+        given = zip(("target", "weight", "group"), self._roles.read(start, stop), strict=True)
+        return replace(
+            self.rows.read(start, stop, buffer), **{name: array for name, array in given if array is not None}
+        )
+
+    def locate(self, row: int) -> str:
+        return self.rows.locate(row)
+
+
+class SplitTarget(Rows):
+    """The rows of another stream, with some of its columns as the target.
+
+    Parameters
+    ----------
+    rows : Rows
+    target : sequence of str or int
+        Names or positions of the target's columns.
+    """
+
+    def __init__(self, rows: Rows, target: Sequence[str | int]):
+        self._target = np.array(positions(target, rows.columns, rows.source))
+        others = [j for j in range(rows.shape[1]) if j not in self._target]
+        if not others:
+            raise OptionError("no columns are left beside the target", where=rows.source)
+        self.rows, self._select = rows, SelectColumns(others).bind(rows)
+        self.shape, self.dtype, self.is_sparse = (rows.shape[0], len(others)), rows.dtype, rows.is_sparse
+        self.columns = tuple(rows.columns[j] for j in others)
+        self.targets = tuple(rows.columns[j] for j in self._target)
+        self.has_weight, self.has_group = rows.has_weight, rows.has_group
+        self.source, self.stored_nbytes = rows.source, rows.stored_nbytes
+        own = rows.row_nbytes if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)
+        self.row_nbytes = own + 8 * len(self._target) + (0 if rows.in_memory else rows.row_nbytes)
+
+    def buffer(self, rows: int) -> Any:
+        own = None if self.is_sparse else np.empty((rows, self.shape[1]), self.dtype)
+        return self.rows.buffer(rows), own
+
+    def read(self, start: int, stop: int, buffer: Any = None) -> Block:
+        inner, own = buffer if buffer is not None else (None, None)
+        block = self.rows.read(start, stop, inner)
+        split = block.data[:, self._target]
+        target = np.ascontiguousarray(split.toarray() if self.is_sparse else split, dtype=np.float64)
+        kept = self._select.into(block, own[: stop - start]) if own is not None else self._select(block)
+        return replace(kept, target=target)
+
+    def locate(self, row: int) -> str:
+        return self.rows.locate(row)

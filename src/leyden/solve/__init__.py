@@ -1,0 +1,1 @@
+"""Linear systems. Least squares and ridge: :mod:`leyden.solve.lstsq`."""

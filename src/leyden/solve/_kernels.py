@@ -1,0 +1,267 @@
+"""Compiled kernels of least squares. Each has a plain NumPy twin in the tests.
+
+Shapes: m rows, d data columns, p = d (+ 1 with an intercept) unknowns, k targets.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from leyden.doubled import LANES, add, dot_row, fma, two_product, two_sum
+
+#: Rows whose gradient is summed before the sum is folded into the doubled total; bounds the second-order error.
+FLUSH = 256
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def pack_dense(a, b, sqrt_w, shift, scale, intercept, out):
+    """Working rows ``[(a - shift) scale, 1 scale, (b - shift) scale] sqrt_w`` of a dense tile.
+
+    ``a`` (m, d), ``b`` (m, k), ``sqrt_w`` (m,) or empty for ones, ``shift`` and ``scale`` (p + k,), ``out`` (m, p + k).
+    """
+    m, d = a.shape
+    p = d + intercept
+    for i in range(m):
+        w = sqrt_w[i] if sqrt_w.size else 1.0
+        for j in range(d):
+            out[i, j] = (a[i, j] - shift[j]) * (scale[j] * w)
+        if intercept:
+            out[i, d] = scale[d] * w
+        for t in range(b.shape[1]):
+            out[i, p + t] = (b[i, t] - shift[p + t]) * (scale[p + t] * w)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def pack_sparse(data, indices, indptr, d, b, sqrt_w, shift, scale, intercept, out):
+    """As :func:`pack_dense`, from the arrays of a CSR tile."""
+    p = d + intercept
+    for i in range(len(indptr) - 1):
+        w = sqrt_w[i] if sqrt_w.size else 1.0
+        for j in range(d):
+            out[i, j] = -shift[j] * (scale[j] * w)
+        for e in range(indptr[i], indptr[i + 1]):
+            j = indices[e]
+            out[i, j] = (data[e] - shift[j]) * (scale[j] * w)
+        if intercept:
+            out[i, d] = scale[d] * w
+        for t in range(b.shape[1]):
+            out[i, p + t] = (b[i, t] - shift[p + t]) * (scale[p + t] * w)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def add_upper(gram, tile):
+    """Add the upper triangle of ``tile`` (q, q), float32 or float64, to that of ``gram`` (q, q) float64."""
+    for i in range(gram.shape[0]):
+        for j in range(i, gram.shape[0]):
+            gram[i, j] += tile[i, j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def gram_sparse(data, indices, indptr, d, b, w, shift, scale, intercept, columns, values, gram):
+    """Add the upper triangle of the Gram matrix of a CSR tile's working rows to ``gram`` (p + k, p + k).
+
+    Columns of the data must be sorted within a row and not shifted. ``columns`` and ``values`` are scratch of length
+    p + k.
+    """
+    p = d + intercept
+    for i in range(len(indptr) - 1):
+        count = 0
+        for e in range(indptr[i], indptr[i + 1]):
+            columns[count] = indices[e]
+            values[count] = data[e] * scale[indices[e]]
+            count += 1
+        if intercept:
+            columns[count] = d
+            values[count] = scale[d]
+            count += 1
+        for t in range(b.shape[1]):
+            columns[count] = p + t
+            values[count] = (b[i, t] - shift[p + t]) * scale[p + t]
+            count += 1
+        weight = w[i] if w.size else 1.0
+        for x in range(count):
+            v = values[x] * weight
+            row = columns[x]
+            for y in range(x, count):
+                gram[row, columns[y]] += v * values[y]
+
+
+@njit(inline="always")
+def _residual(b, intercept, sh, sl, weight):
+    """Doubled ``weight (b - intercept - s)`` and the plain ``weight r²``."""
+    h, l = two_sum(b, -intercept)
+    h, l = add(h, l, -sh, -sl)
+    square = weight * h * h
+    if weight != 1.0:
+        ph, pl = two_product(weight, h)
+        pl += weight * l
+        h = ph + pl
+        l = pl - (h - ph)
+    return h, l, square
+
+
+@njit(inline="always")
+def _scatter(a, i, h, l, hi, lo, start, stop):
+    for j in range(start, stop):
+        v = np.float64(a[i, j])
+        p = v * h
+        e = fma(v, h, -p)
+        s = hi[j] + p
+        z = s - hi[j]
+        lo[j] += fma(v, l, e) + ((hi[j] - (s - z)) + (p - z))
+        hi[j] = s
+
+
+@njit(inline="always")
+def _flush(gh, gl, hi, lo):
+    for j in range(len(gh)):
+        gh[j], gl[j] = add(gh[j], gl[j], hi[j], lo[j])
+        hi[j] = 0.0
+        lo[j] = 0.0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def gradient_dense(a, b, w, x, x0, gh, gl, sums):
+    """Add ``Aᵀ W r`` of ``r = b - x0 - A x`` to the doubled ``gh + gl``, and ``Σ w r²``, ``Σ w b²``, ``Σ w b``, ``Σ w`` to ``sums``.
+
+    ``a`` (m, d) float32 or float64, ``b`` (m, k), ``w`` (m,) or empty for ones, ``x`` (k, d), ``x0`` (k,), ``gh`` and
+    ``gl`` (k, p), ``sums`` (4, k). With p = d + 1 the last entry of the gradient is ``Σ w r``.
+    """
+    m, d = a.shape
+    p = gh.shape[1]
+    even = d // LANES * LANES
+    hi, lo = np.zeros(p), np.zeros(p)
+    for t in range(len(x)):
+        for first in range(0, m, FLUSH):
+            rr = 0.0
+            bb = 0.0
+            bs = 0.0
+            ws = 0.0
+            for i in range(first, min(first + FLUSH, m)):
+                sh, sl = dot_row(a, i, x, t, even)
+                for j in range(even, d):
+                    q, e = two_product(np.float64(a[i, j]), x[t, j])
+                    sh, f = two_sum(sh, q)
+                    sl += e + f
+                weight = w[i] if w.size else 1.0
+                h, l, square = _residual(b[i, t], x0[t], sh, sl, weight)
+                rr += square
+                bb += weight * b[i, t] * b[i, t]
+                bs += weight * b[i, t]
+                ws += weight
+                _scatter(a, i, h, l, hi, lo, 0, d)
+                if p > d:
+                    hi[d], f = two_sum(hi[d], h)
+                    lo[d] += f + l
+            _flush(gh[t], gl[t], hi, lo)
+            sums[0, t] += rr
+            sums[1, t] += bb
+            sums[2, t] += bs
+            sums[3, t] += ws
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def gradient_sparse(data, indices, indptr, d, b, w, x, x0, gh, gl, sums):
+    """As :func:`gradient_dense`, from the arrays of a CSR block."""
+    p = gh.shape[1]
+    hi, lo = np.zeros(p), np.zeros(p)
+    m = len(indptr) - 1
+    for t in range(len(x)):
+        for first in range(0, m, FLUSH):
+            rr = 0.0
+            bb = 0.0
+            bs = 0.0
+            ws = 0.0
+            for i in range(first, min(first + FLUSH, m)):
+                sh = 0.0
+                sl = 0.0
+                for n in range(indptr[i], indptr[i + 1]):
+                    q, e = two_product(np.float64(data[n]), x[t, indices[n]])
+                    sh, f = two_sum(sh, q)
+                    sl += e + f
+                weight = w[i] if w.size else 1.0
+                h, l, square = _residual(b[i, t], x0[t], sh, sl, weight)
+                rr += square
+                bb += weight * b[i, t] * b[i, t]
+                bs += weight * b[i, t]
+                ws += weight
+                for n in range(indptr[i], indptr[i + 1]):
+                    v = np.float64(data[n])
+                    q, e = two_product(v, h)
+                    j = indices[n]
+                    hi[j], f = two_sum(hi[j], q)
+                    lo[j] += fma(v, l, e) + f
+                if p > d:
+                    hi[d], f = two_sum(hi[d], h)
+                    lo[d] += f + l
+            _flush(gh[t], gl[t], hi, lo)
+            sums[0, t] += rr
+            sums[1, t] += bb
+            sums[2, t] += bs
+            sums[3, t] += ws
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def multiply_doubled(a, shift, scale, sqrt_w, intercept, x, hi, lo, out):
+    """``out = sqrt_w (working rows of a) X``, each entry rounded from a doubled sum.
+
+    ``a`` (m, d) dense float32 or float64, ``x`` (p, r) with working row l of ``a`` meeting row l of ``x``. Shifting is
+    exact (TwoSum), scaling is exact when ``scale`` holds powers of two, and the weight multiplies the finished entry, so
+    ``out`` is right to a few units in its last place however ill-conditioned the product. ``hi``, ``lo`` (r,) scratch.
+    """
+    m, d = a.shape
+    r = x.shape[1]
+    for i in range(m):
+        for j in range(r):
+            hi[j] = 0.0
+            lo[j] = 0.0
+        for l in range(d + intercept):
+            if l < d:
+                ch, cl = two_sum(np.float64(a[i, l]), -shift[l])
+                ch *= scale[l]
+                cl *= scale[l]
+            else:
+                ch = scale[l]
+                cl = 0.0
+            if ch != 0.0:
+                for j in range(r):
+                    p = ch * x[l, j]
+                    e = fma(ch, x[l, j], -p)
+                    s = hi[j] + p
+                    z = s - hi[j]
+                    lo[j] += fma(cl, x[l, j], e) + ((hi[j] - (s - z)) + (p - z))
+                    hi[j] = s
+        weight = sqrt_w[i] if sqrt_w.size else 1.0
+        for j in range(r):
+            out[i, j] = (hi[j] + lo[j]) * weight
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def scatter_signed(tile, targets, signs, sketch):
+    """Add each row of ``tile`` (m, q), signed, to the rows ``targets`` (m, zeta) of ``sketch`` (s, q)."""
+    for i in range(tile.shape[0]):
+        for z in range(targets.shape[1]):
+            h = targets[i, z]
+            if signs[i, z]:
+                for j in range(tile.shape[1]):
+                    sketch[h, j] += tile[i, j]
+            else:
+                for j in range(tile.shape[1]):
+                    sketch[h, j] -= tile[i, j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def multiply_transposed(x, hi, lo):
+    """Doubled ``Xᵀ B`` of ``B = hi + lo`` (p, k) and ``x`` (p, r), as two (r, k) arrays."""
+    p, r = x.shape
+    k = hi.shape[1]
+    oh, ol = np.zeros((r, k)), np.zeros((r, k))
+    for l in range(p):
+        for j in range(r):
+            for t in range(k):
+                q, e = two_product(x[l, j], hi[l, t])
+                s, f = two_sum(oh[j, t], q)
+                oh[j, t] = s
+                ol[j, t] += f + fma(x[l, j], lo[l, t], e)
+    return oh, ol

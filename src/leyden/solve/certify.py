@@ -1,0 +1,251 @@
+r"""The certificate of a least-squares solution, from a gradient and a whitening.
+
+Let g be the gradient ``Aᵀ W r − λx`` at the answer, measured over the data in doubled arithmetic, and W a whitening with
+``‖WᵀHW − I‖ ≤ η`` (:mod:`leyden.solve.whitening`). Put y = Wᵀg and F = ‖y‖. All bounds below take the rounding error σ
+of g into account.
+
+*Optimality.* The exact solution z* satisfies H(z* − z) = g, so z* − z = W (WᵀHW)⁻¹ y and
+:math:`F/\sqrt{1+η} ≤ ‖\bar A(z − z^*)‖ ≤ F/\sqrt{1−η}`.
+
+*Forward error.* :math:`z^* − z = W y + W((WᵀHW)^{-1} − I) y`, so every coefficient is off by the computed correction
+``(W y)_j`` up to ``‖w_j‖ η/(1−η) F``: with a good whitening the bound is the error itself.
+
+*Backward error* (Stewart 1977). Let e be the projection of r on the range of A. With ``ΔA = e xᵀ/‖x‖²`` the vector x
+solves ``min ‖b − (A + ΔA)x‖`` exactly: the new residual is r − e, orthogonal to both A and e. Hence a relative change of
+``‖e‖ / (‖x‖ ‖A‖_F)`` makes x exact, and :math:`‖e‖ ≤ F/\sqrt{1−η}`. It is measured with columns scaled to unit norm, so
+that it does not depend on units, and a change of at most that size relative to *each* column, times √p, suffices.
+
+*Rank deficiency.* X then spans the directions kept; setting the others to exact zeros is a change of A by ‖A V₀‖_F,
+measured from the data, which enters the backward error twice (once in A, once in r).
+
+*Ridge.* The objective is 2λ-strongly convex, so ``‖x − x*‖ ≤ ‖g‖/λ`` and the objective is within ``‖g‖²/λ`` of its
+minimum, whatever the whitening. With an unpenalised intercept g is first projected on the problem in which the
+intercept has been minimised out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from leyden import doubled
+from leyden.certificate import Bound
+from leyden.solve.coordinates import Coordinates
+from leyden.solve.reductions import GradientResult, U, gamma
+from leyden.solve.whitening import Whitening, spectral_norm_bound
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What the certificate pass found, for the next correction as well as for the certificate.
+
+    Attributes
+    ----------
+    bounds : dict of Bound
+    correction : ndarray, shape (p, k)
+        ``W y``: what to add to the working unknowns, in units of the targets.
+    coefficient_error : ndarray, shape (d, k)
+        Bound on the error of each coefficient; infinite when the rank is deficient.
+    intercept_error : ndarray, shape (k,)
+    """
+
+    bounds: dict[str, Bound]
+    correction: np.ndarray
+    coefficient_error: np.ndarray
+    intercept_error: np.ndarray
+
+    @property
+    def backward_error(self) -> float:
+        """The bound that the solver drives below its tolerance."""
+        return self.bounds["backward_error"].value
+
+
+def assess(
+    coordinates: Coordinates,
+    whitening: Whitening,
+    gradient: GradientResult,
+    x: np.ndarray,
+    x0: np.ndarray,
+    tol: float,
+) -> Assessment:
+    """Bounds on the error of ``x`` (d, k), ``x0`` (k,), and the correction that the same pass suggests."""
+    c, d, p = coordinates, coordinates.d, coordinates.p
+    w, eta = whitening.w, whitening.eta
+    norms, working_norms = _column_norms(c, whitening)
+
+    # The gradient of the penalised objective, in working coordinates, with a bound on its error.
+    hi, lo = gradient.hi.copy(), gradient.lo.copy()
+    if c.ridge:
+        doubled.subtract_product(hi[:d], lo[:d], np.full(d, c.ridge), x)
+    size = np.sqrt(gradient.rr) + np.sqrt(gradient.bb) + norms[:d] @ np.abs(x)
+    if c.intercept:
+        size = size + norms[d] * np.abs(x0)
+    error = gradient.unit * norms[:, None] * size + 4 * U**2 * np.abs(hi)
+    working_error = error * c.scale[:p, None]
+    gh, gl = hi.copy(), lo.copy()
+    if c.intercept:
+        doubled.subtract_product(gh[:d], gl[:d], c.shift[:d], np.repeat(hi[d:], d, axis=0))
+        doubled.subtract_product(gh[:d], gl[:d], c.shift[:d], np.repeat(lo[d:], d, axis=0))
+        working_error[:d] += c.scale[:d, None] * np.abs(c.shift[:d, None]) * (error[d] + 8 * U**2 * np.abs(hi[d]))
+    gh *= c.scale[:p, None]
+    gl *= c.scale[:p, None]
+
+    y = whitening.project(gh, gl)
+    f = np.linalg.norm(y, axis=0)
+    sigma = whitening.project_error(working_error) + gamma(p + 4) * whitening.rank * f
+    shrink = math.sqrt(1 - eta) if eta < 1 else 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        projection = (f + sigma) / shrink
+    correction = w @ y
+
+    unknowns = np.vstack([x, x0[None]])[: p] * norms[:, None]
+    residual = np.sqrt(gradient.rr + c.ridge * (x**2).sum(axis=0))
+    backward = _backward(projection, unknowns, residual, whitening, gh, working_norms, c)
+    bounds = {
+        "backward_error": Bound(
+            "backward_error",
+            backward,
+            "relative change of the matrix, columns at unit norm, that makes this the exact solution",
+            "rigorous" if whitening.null is None else "measured",
+            tolerance=tol,
+        )
+    }
+
+    coefficient_error = np.full((d, c.k), math.inf)
+    intercept_error = np.full(c.k, math.inf) if c.intercept else np.zeros(c.k)
+    if whitening.null is None:
+        step, step0 = c.solution(correction, targets=False)
+        to_user = c.scale[:p, None] * w
+        remainder = (eta / (1 - eta) if eta < 1 else math.inf) * (f + sigma) + sigma + gamma(3 * p) * f
+        rows = np.linalg.norm(to_user[:d], axis=1)[:, None] * (1 + gamma(2 * p))
+        coefficient_error = np.abs(step) * (1 + gamma(p)) + rows * remainder
+        if c.intercept:
+            row = np.linalg.norm(to_user[d] - c.shift[:d] @ to_user[:d]) + gamma(p) * np.linalg.norm(
+                np.abs(to_user[d]) + np.abs(c.shift[:d]) @ np.abs(to_user[:d])
+            )
+            slack = gamma(p + 2) * (c.scale[d] * np.abs(correction[d]) + np.abs(c.shift[:d]) @ np.abs(step))
+            intercept_error = np.abs(step0) + row * remainder + slack
+        forward = _relative(np.linalg.norm(coefficient_error, axis=0), np.linalg.norm(x, axis=0))
+        bounds["forward_error"] = Bound(
+            "forward_error", forward, "‖x − x*‖ / ‖x‖ for the exact solution x*", "rigorous"
+        )
+    bounds["optimality"] = Bound(
+        "optimality",
+        _relative(projection, np.sqrt(gradient.bb)),
+        "‖A(x − x*)‖ / ‖b‖: fitted values to the best fitted values" + _kept(whitening),
+        "rigorous",
+    )
+    bounds["condition"] = _condition(whitening)
+    if c.ridge:
+        bounds |= _ridge(c, whitening, hi, error, x, gradient)
+    bounds["rounding"] = Bound(
+        "rounding",
+        _relative(sigma, np.sqrt(gradient.bb)),
+        "rounding of the certificate itself, in the units of optimality; every other bound includes it",
+        "rigorous",
+    )
+    return Assessment(bounds, correction, coefficient_error, intercept_error)
+
+
+def _kept(whitening: Whitening) -> str:
+    return "" if whitening.null is None else f", in the {whitening.rank} directions kept"
+
+
+def _relative(value: np.ndarray, scale: np.ndarray) -> float:
+    """The largest of ``value / scale``; zero over zero is zero."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(value == 0, 0.0, value / scale)
+    return float(np.nan_to_num(ratio, nan=math.inf).max())
+
+
+def _column_norms(c: Coordinates, whitening: Whitening) -> tuple[np.ndarray, np.ndarray]:
+    """Norms of the columns as given (with the ridge stacked below), and of the working columns."""
+    factor = whitening.factor
+    working = np.linalg.norm(factor, axis=0)
+    original = factor / c.scale[: c.p]
+    if c.intercept:
+        original[:, : c.d] += np.outer(original[:, c.d], c.shift[: c.d])
+    return np.linalg.norm(original, axis=0), working
+
+
+def _backward(
+    projection: np.ndarray,
+    unknowns: np.ndarray,
+    residual: np.ndarray,
+    whitening: Whitening,
+    working_gradient: np.ndarray,
+    working_norms: np.ndarray,
+    c: Coordinates,
+) -> float:
+    columns = math.sqrt(max(np.count_nonzero(working_norms), 1))
+    length = np.linalg.norm(unknowns, axis=0)
+    values = []
+    for t in range(len(length)):
+        if residual[t] == 0:
+            values.append(0.0)
+        elif length[t] == 0:
+            # x = 0 is exact once A is made orthogonal to b: a change of ‖Aᵀb‖ / ‖b‖.
+            scaled = working_gradient[:, t] / np.where(working_norms > 0, working_norms, 1.0)
+            values.append(float(np.linalg.norm(scaled)) / (residual[t] * columns))
+        else:
+            # Either make the residual orthogonal to the range, or make the system consistent.
+            kept = projection[t] / length[t] + 2 * whitening.discarded
+            values.append(min(kept, float(residual[t]) / length[t]) / columns)
+    return max(values)
+
+
+def _condition(whitening: Whitening) -> Bound:
+    """Enclosure of the condition number of the working columns (of the directions kept)."""
+    eta, w, factor = whitening.eta, whitening.w, whitening.factor
+    stretch = math.sqrt((1 + eta) / (1 - eta)) if eta < 1 else math.inf
+    upper = spectral_norm_bound(factor) * spectral_norm_bound(w) * stretch
+    rng = np.random.default_rng(0)
+    largest, smallest = rng.standard_normal(w.shape[0]), rng.standard_normal(w.shape[0])
+    for _ in range(20):
+        largest = factor.T @ (factor @ largest)
+        smallest = w @ (w.T @ smallest)
+        largest, smallest = (v / max(np.linalg.norm(v), np.finfo(float).tiny) for v in (largest, smallest))
+    lower = float(np.linalg.norm(factor @ largest) * np.linalg.norm(w.T @ smallest)) / stretch
+    return Bound(
+        "condition",
+        upper,
+        "condition number of the centred, scaled columns" + _kept(whitening),
+        "rigorous",
+        lower=max(1.0, lower * (1 - 1e-6)),
+        relative=False,
+    )
+
+
+def _ridge(
+    c: Coordinates, whitening: Whitening, hi: np.ndarray, error: np.ndarray, x: np.ndarray, gradient: GradientResult
+) -> dict[str, Bound]:
+    """Bounds from strong convexity alone."""
+    g, slack = hi[: c.d], error[: c.d]
+    if c.intercept:
+        # Minimise the intercept out: subtract each column's mean times the intercept's gradient. The mean is known
+        # exactly up to the whitening, and the intercept's gradient is tiny.
+        factor = whitening.factor
+        h = factor.T @ factor
+        mean = c.shift[: c.d] + h[: c.d, c.d] / h[c.d, c.d] * c.scale[c.d] / c.scale[: c.d]
+        spread = np.sqrt(np.diag(h)[: c.d] / h[c.d, c.d]) * c.scale[c.d] / c.scale[: c.d]
+        g = g - mean[:, None] * hi[c.d]
+        doubt = (whitening.eta * spread + 8 * gamma(c.p) * (np.abs(mean) + spread))[:, None]
+        slack = slack + np.abs(mean)[:, None] * error[c.d] + doubt * np.abs(hi[c.d])
+    size = np.linalg.norm(np.abs(g) + slack, axis=0) * (1 + gamma(c.d + 2))
+    objective = gradient.rr + c.ridge * (x**2).sum(axis=0)
+    return {
+        "distance": Bound(
+            "distance",
+            _relative(size / c.ridge, np.linalg.norm(x, axis=0)),
+            "‖x − x*‖ / ‖x‖, from strong convexity alone",
+            "rigorous",
+        ),
+        "duality_gap": Bound(
+            "duality_gap",
+            _relative(size**2 / c.ridge, objective),
+            "objective above its minimum, relative to the objective",
+            "rigorous",
+        ),
+    }
