@@ -29,7 +29,7 @@ class ArrayRows(Rows):
         source: str = "array",
     ):
         check_array(array, source)
-        self.array = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        self.array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
         self.shape, self.dtype, self.source = array.shape, array.dtype, source
         self.columns = columns or tuple(f"x{j}" for j in range(array.shape[1]))
         self._roles = Roles(target, weight, group, array.shape[0], source)
@@ -46,9 +46,22 @@ class Roles:
     """Target, weight and group arrays held in memory beside the rows they belong to."""
 
     def __init__(self, target: Any, weight: Any, group: Any, n: int, source: str):
-        self.target, self.names = as_target(target, n, source) if target is not None else (None, ())
-        self.weight = as_target(weight, n, source, "weight")[0][:, 0] if weight is not None else None
+        self.target: np.ndarray | None = None
+        self.names: tuple[str, ...] = ()
+        if target is not None:
+            self.target, self.names = as_target(target, n, source)
+        self.weight = as_target(weight, n, source, "weight")[0] if weight is not None else None
+        if self.weight is not None:
+            if self.weight.shape[1] != 1:
+                raise DataError(
+                    f"the weight has {self.weight.shape[1]} columns", where=source, hint="Give one for each row."
+                )
+            self.weight = self.weight[:, 0]
         self.group = np.asarray(group) if group is not None else None
+        if self.group is not None and self.group.ndim != 1:
+            raise DataError(
+                f"the group has {self.group.ndim} dimensions", where=source, hint="Give one label for each row."
+            )
         if self.group is not None and len(self.group) != n:
             raise DataError(f"the group has {len(self.group):,} rows and the data has {n:,}", where=source)
         self.row_nbytes = sum(a.itemsize * (a.shape[1] if a.ndim > 1 else 1) for a in self._arrays())

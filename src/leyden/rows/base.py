@@ -186,7 +186,7 @@ def find_nonfinite(rows: Rows, block_rows: int, progress: Callable[[int], None] 
 def _nonfinite_in(rows: Rows, block: Block) -> DataError | None:
     found: list[tuple[int, str, float]] = []
 
-    def note(row: int, column: str, value: float) -> None:
+    def note(row: Any, column: str, value: Any) -> None:
         found.append((block.start + int(row), column, float(value)))
 
     data = block.data

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from leyden.errors import DataError, OptionError
 from leyden.rows.base import Block, Rows, as_target
+from leyden.rows.sparse import as_csr, stack
 
 
 def generated(
@@ -136,11 +137,7 @@ class GeneratedRows(Rows):
         block = made if isinstance(made, Block) else Block(start, *pair)
         data, target = block.data, block.target
         where = f"{self.source}, rows {start:,} to {stop:,}"
-        if sp.issparse(data):
-            data = sp.csr_array(data)
-            data.sum_duplicates()
-        else:
-            data = np.ascontiguousarray(data)
+        data = as_csr(data, where) if sp.issparse(data) else np.ascontiguousarray(data)
         if data.shape != (stop - start, self.shape[1]):
             raise DataError(f"the function made shape {data.shape}, not {(stop - start, self.shape[1])}", where=where)
         if data.dtype.kind not in "fiub":
@@ -178,10 +175,10 @@ def _join(blocks: list[Block], start: int) -> Block:
     def whole(parts: list[Any]) -> Any:
         return None if parts[0] is None else np.concatenate(parts)
 
-    data = [block.data for block in blocks]
+    data: list[Any] = [block.data for block in blocks]
     return Block(
         start,
-        np.concatenate(data) if isinstance(data[0], np.ndarray) else sp.csr_array(sp.vstack(data, format="csr")),
+        np.concatenate(data) if isinstance(data[0], np.ndarray) else stack(data),
         whole([block.target for block in blocks]),
         whole([block.weight for block in blocks]),
         whole([block.group for block in blocks]),

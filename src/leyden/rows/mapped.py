@@ -98,7 +98,8 @@ class Scale(RowMap):
 
     def into(self, block: Block, out: np.ndarray) -> Block:
         # Shift and scale are float64: each operation is done in float64 and rounded once to the type of the block.
-        np.subtract(block.data, self.shift, out=out, casting="same_kind")
+        data: Any = block.data
+        np.subtract(data, self.shift, out=out, casting="same_kind")
         np.multiply(out, self.scale, out=out, casting="same_kind")
         return block.with_data(out)
 
@@ -149,7 +150,7 @@ class SelectColumns(RowMap):
 
     def __init__(self, names: Iterable[str | int]):
         self.names = tuple(names)
-        self._positions: np.ndarray | None = None
+        self._positions: Any = None
 
     def bind(self, rows: Rows) -> SelectColumns:
         bound = SelectColumns(self.names)
@@ -168,7 +169,8 @@ class SelectColumns(RowMap):
 
     def into(self, block: Block, out: np.ndarray) -> Block:
         # With the default mode NumPy would fill a copy of `out` first.
-        np.take(block.data, self._positions, axis=1, out=out, mode="clip")
+        data: Any = block.data
+        np.take(data, self._positions, axis=1, out=out, mode="clip")
         return block.with_data(out)
 
     def columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
@@ -186,8 +188,9 @@ class Cast(RowMap):
             return block.with_data(block.data.astype(self.to))
 
     def into(self, block: Block, out: np.ndarray) -> Block:
+        data: Any = block.data
         with np.errstate(over="ignore"):
-            np.copyto(out, block.data, casting="unsafe")
+            np.copyto(out, data, casting="unsafe")
         return block.with_data(out)
 
     def columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:

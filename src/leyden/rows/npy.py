@@ -73,7 +73,7 @@ class NpyRows(Rows):
 
     def read(self, start: int, stop: int, buffer: np.ndarray | None = None) -> Block:
         data = (buffer if buffer is not None else self.buffer(stop - start))[: stop - start]
-        view = memoryview(data).cast("B")
+        view = memoryview(data.data).cast("B")
         done = 0
         while done < len(view):
             count = os.preadv(self._fd, [view[done:]], self._offset + start * self._stride + done)

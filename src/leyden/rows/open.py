@@ -305,13 +305,13 @@ def _open_npz(path: str) -> Rows:
 
 
 def _with_roles(rows: Rows, roles: dict[str, Any]) -> Rows:
-    target = roles.get("target")
+    target: Any = roles.get("target")
     numbers = isinstance(target, int | np.integer) and not isinstance(target, bool)
     named = isinstance(target, str) and target in rows.columns
     given = {name: _role(name, value, rows) for name, value in roles.items() if value is not None}
     if numbers or named:
         del given["target"]
-        rows = SplitTarget(rows, [target if isinstance(target, str) else int(target)])
+        rows = SplitTarget(rows, [target])
     return WithRoles(rows, **given) if given else rows
 
 

@@ -38,9 +38,14 @@ class WithRoles(Rows):
         return self.rows.buffer(rows)
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
-        given = zip(("target", "weight", "group"), self._roles.read(start, stop), strict=True)
-        return replace(
-            self.rows.read(start, stop, buffer), **{name: array for name, array in given if array is not None}
+        block = self.rows.read(start, stop, buffer)
+        target, weight, group = self._roles.read(start, stop)
+        return Block(
+            start,
+            block.data,
+            block.target if target is None else target,
+            block.weight if weight is None else weight,
+            block.group if group is None else group,
         )
 
     def locate(self, row: int) -> str:
@@ -78,7 +83,7 @@ class SplitTarget(Rows):
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         inner, own = buffer if buffer is not None else (None, None)
         block = self.rows.read(start, stop, inner)
-        split = block.data[:, self._target]
+        split: Any = block.data[:, self._target]
         target = np.ascontiguousarray(split.toarray() if self.is_sparse else split, dtype=np.float64)
         kept = self._select.into(block, own[: stop - start]) if own is not None else self._select(block)
         return replace(kept, target=target)

@@ -44,11 +44,7 @@ class CSRRows(Rows):
         self.row_nbytes = self.stored_nbytes / n
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
-        a = self.matrix
-        first, last = a.indptr[start], a.indptr[stop]
-        pointers = a.indptr[start : stop + 1] - first
-        data = csr_block(a.data[first:last], a.indices[first:last], pointers, (stop - start, self.shape[1]))
-        return Block(start, data, *self._roles.read(start, stop))
+        return Block(start, csr_rows(self.matrix, start, stop), *self._roles.read(start, stop))
 
 
 def csr_block(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: tuple[int, int]) -> sp.csr_array:
@@ -60,6 +56,20 @@ def csr_block(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: 
     block.data, block.indices, block.indptr = data, indices, indptr
     block.has_canonical_format = True
     return block
+
+
+def csr_rows(a: sp.csr_array, start: int, stop: int) -> sp.csr_array:
+    """Rows ``start`` to ``stop`` of a canonical array, as views of its data and indices."""
+    first, last = a.indptr[start], a.indptr[stop]
+    pointers = a.indptr[start : stop + 1] - first
+    return csr_block(a.data[first:last], a.indices[first:last], pointers, (stop - start, a.shape[1]))
+
+
+def stack(parts: list[Any]) -> sp.csr_array:
+    """Canonical arrays of the same columns, one below the other."""
+    stacked = sp.csr_array(sp.vstack(parts, format="csr")) if len(parts) > 1 else parts[0]
+    stacked.has_canonical_format = True
+    return stacked
 
 
 def as_csr(matrix: Any, source: str) -> sp.csr_array:
@@ -77,6 +87,8 @@ def as_csr(matrix: Any, source: str) -> sp.csr_array:
         a.check_format(full_check=True)
     except ValueError as error:
         raise DataError(f"the sparse matrix is not valid ({error})", where=source) from None
+    if not a.dtype.isnative:
+        a = a.astype(a.dtype.newbyteorder("="))
     if not a.has_canonical_format:
         a = a.copy()
         a.sum_duplicates()

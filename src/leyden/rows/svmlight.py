@@ -16,8 +16,8 @@ import scipy.sparse as sp
 from leyden.errors import DataError
 from leyden.rows.array import Roles
 from leyden.rows.base import Block, Rows
-from leyden.rows.lines import Piece, cut
-from leyden.rows.sparse import csr_block
+from leyden.rows.lines import Piece, cut, read_piece
+from leyden.rows.sparse import csr_block, csr_rows, stack
 from leyden.rows.table import float_dtype
 
 # Parsing is slow beside reading: a piece is small, so that little of it is parsed in vain after a jump.
@@ -84,13 +84,13 @@ class SvmlightRows(Rows):
             k = int(np.searchsorted(self._starts, row, side="right") - 1)
             data, label = self._piece(k)
             rows = slice(row - int(self._starts[k]), min(stop, int(self._starts[k + 1])) - int(self._starts[k]))
-            parts.append(_rows_of(data, rows))
+            parts.append(csr_rows(data, rows.start, rows.stop))
             labels.append(label[rows])
             row += rows.stop - rows.start
         target, weight, group = self._roles.read(start, stop)
         if target is None:
             target = np.concatenate(labels)[:, None]
-        return Block(start, parts[0] if len(parts) == 1 else _stack(parts), target, weight, group)
+        return Block(start, stack(parts), target, weight, group)
 
     def _piece(self, k: int) -> tuple[sp.csr_array, np.ndarray]:
         """Piece ``k`` parsed; each thread keeps its last one, for the next read goes on in it."""
@@ -164,15 +164,3 @@ class _Part:
     lowest: int
     highest: int
     entries: int
-
-
-def _rows_of(a: sp.csr_array, rows: slice) -> sp.csr_array:
-    first, last = a.indptr[rows.start], a.indptr[rows.stop]
-    pointers = a.indptr[rows.start : rows.stop + 1] - first
-    return csr_block(a.data[first:last], a.indices[first:last], pointers, (rows.stop - rows.start, a.shape[1]))
-
-
-def _stack(parts: list[sp.csr_array]) -> sp.csr_array:
-    stacked = sp.csr_array(sp.vstack(parts, format="csr"))
-    stacked.has_canonical_format = True
-    return stacked

@@ -57,9 +57,14 @@ class Assessment:
     intercept_error: np.ndarray
 
     @property
-    def backward_error(self) -> float:
-        """The bound that the solver drives below its tolerance."""
-        return self.bounds["backward_error"].value
+    def excess(self) -> float:
+        """The largest ratio of a bound to its tolerance: what the solver drives below one."""
+        return max(bound.value / bound.tolerance for bound in self.bounds.values() if bound.tolerance)
+
+    @property
+    def progress(self) -> str:
+        """The bounds that have a tolerance, for a remark in the trace."""
+        return ", ".join(f"{b.name} {b.value:.1e}" for b in self.bounds.values() if b.tolerance)
 
 
 def assess(
@@ -69,6 +74,7 @@ def assess(
     x: np.ndarray,
     x0: np.ndarray,
     tol: float,
+    forward_tol: float | None = None,
 ) -> Assessment:
     """Bounds on the error of ``x`` (d, k), ``x0`` (k,), and the correction that the same pass suggests."""
     c, d, p = coordinates, coordinates.d, coordinates.p
@@ -129,7 +135,7 @@ def assess(
             intercept_error = np.abs(step0) + row * remainder + slack
         forward = _relative(np.linalg.norm(coefficient_error, axis=0), np.linalg.norm(x, axis=0))
         bounds["forward_error"] = Bound(
-            "forward_error", forward, "‖x − x*‖ / ‖x‖ for the exact solution x*", "rigorous"
+            "forward_error", forward, "‖x − x*‖ / ‖x‖ for the exact solution x*", "rigorous", tolerance=forward_tol
         )
     bounds["optimality"] = Bound(
         "optimality",

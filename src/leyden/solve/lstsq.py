@@ -55,6 +55,7 @@ class Options:
     ridge: float
     intercept: bool
     tol: float
+    forward_tol: float | None
     seed: int
     memory: int
     threads: int | None
@@ -94,6 +95,7 @@ class LeastSquares(Solution):
         ridge: float,
         has_intercept: bool,
         tol: float,
+        forward_tol: float | None,
         rank: int,
         coefficient_error: np.ndarray,
         intercept_error: np.ndarray,
@@ -116,7 +118,8 @@ class LeastSquares(Solution):
         self.coefficient_error, self.intercept_error = shaped(coefficient_error), shaped(intercept_error)
         self.residual_norm, self.r2 = shaped(np.sqrt(rr)), shaped(r2)
         self.columns, self.targets, self.shape = columns, targets, shape
-        self.ridge, self.has_intercept, self.tol, self.rank = ridge, has_intercept, tol, rank
+        self.ridge, self.has_intercept, self.rank = ridge, has_intercept, rank
+        self.tol, self.forward_tol = tol, forward_tol
         self.certificate, self.trace, self.plan = certificate, trace, plan
         self._x, self._x0, self._single = x, x0, single
         self._errors, self._rr, self._r2 = (coefficient_error, intercept_error), rr, r2
@@ -149,7 +152,9 @@ class LeastSquares(Solution):
             )
             if not whitening.usable:
                 return Certificate({}, failures=("the saved witness does not whiten this data: nothing can be said",))
-            found = assess(self._coordinates, whitening, gradient, self._x, self._x0, self.tol)
+            found = assess(
+                self._coordinates, whitening, gradient, self._x, self._x0, self.tol, self.forward_tol
+            )
         failures = [*_changed(gradient, self._gradient, whitening, self._coordinates, self._x, self._x0)]
         for name, bound in found.bounds.items():
             claimed = self.certificate.bounds.get(name)
@@ -173,6 +178,7 @@ class LeastSquares(Solution):
             "ridge": self.ridge,
             "intercept": self.has_intercept,
             "tol": self.tol,
+            "forward_tol": self.forward_tol,
             "rank": self.rank,
             "single": self._single,
             "k": c.k,
@@ -214,6 +220,7 @@ class LeastSquares(Solution):
             ridge=coordinates.ridge,
             has_intercept=coordinates.intercept,
             tol=float(problem["tol"]),
+            forward_tol=problem["forward_tol"],
             rank=int(problem["rank"]),
             coefficient_error=arrays["coefficient_error"],
             intercept_error=arrays["intercept_error"],
@@ -253,6 +260,9 @@ def lstsq(a: Any, b: Any = None, **options: Any) -> LeastSquares:
         Whether to fit x0.
     tol : float, default 1e-14
         Relative backward error that the certificate must reach.
+    forward_tol : float, optional
+        Relative forward error that it must reach as well. Each correction costs a pass and gains many digits, until the
+        coefficients are right to the last place or the rounding of the certificate is met.
     method : {"auto", "gram32", "gram64", "tsqr", "sketch"}
         See :mod:`leyden.solve.lstsq`.
     memory : str or int, optional
@@ -296,6 +306,7 @@ def plan(
     weights: Any = None,
     intercept: bool = False,
     tol: float = 1e-14,
+    forward_tol: float | None = None,
     method: str = "auto",
     memory: str | int | None = None,
     threads: int | None = None,
@@ -308,13 +319,17 @@ def plan(
         raise OptionError(f"ridge={ridge!r} must be a number, zero or more")
     if not 0 < tol < 1:
         raise OptionError(f"tol={tol!r} must lie between 0 and 1")
+    if forward_tol is not None and not 0 < forward_tol:
+        raise OptionError(f"forward_tol={forward_tol!r} must be positive")
     if method != "auto" and method not in METHODS:
         raise OptionError(f"method='{method}' is not one of auto, {', '.join(METHODS)}")
     if not rows.targets:
         raise OptionError(
             "there is no target", where=rows.source, hint="Give b, or open the rows with target=."
         )
-    options = Options(float(ridge), bool(intercept), float(tol), int(seed), parse_memory(memory), threads, progress)
+    options = Options(
+        float(ridge), bool(intercept), float(tol), forward_tol, int(seed), parse_memory(memory), threads, progress
+    )
     with single_threaded_blas():
         began = time.perf_counter()
         seen = probe(rows, intercept=options.intercept, ridge=options.ridge)
@@ -472,10 +487,11 @@ def _run(plan: Plan, rows: Rows, options: Options, seen: Probe) -> LeastSquares:
             )
     x, x0, coordinates, whitening, gradient, found = outcome
     engine.trace.seconds = time.perf_counter() - began
-    if not found.bounds["backward_error"].holds:
-        engine.trace.remarks.append(
-            f"the backward error stayed at {found.backward_error:.1e}, above the {options.tol:.0e} asked for"
-        )
+    engine.trace.remarks += [
+        f"{bound.name} stayed at {bound.value:.1e}, above the {bound.tolerance:.0e} asked for"
+        for bound in found.bounds.values()
+        if not bound.holds
+    ]
     certificate = Certificate(
         found.bounds, 1, rows.stored_nbytes, {"sketch": options.seed} if method == "sketch" else {}
     )
@@ -491,6 +507,7 @@ def _run(plan: Plan, rows: Rows, options: Options, seen: Probe) -> LeastSquares:
         ridge=options.ridge,
         has_intercept=options.intercept,
         tol=options.tol,
+        forward_tol=options.forward_tol,
         rank=whitening.rank,
         coefficient_error=found.coefficient_error,
         intercept_error=found.intercept_error,
@@ -591,7 +608,9 @@ def _measure(
     unmeasured: Whitening | None,
 ) -> tuple[GradientResult, Whitening]:
     """One pass for the gradient at x and, for a whitening not yet measured, for its Gram matrix."""
-    reductions: list[Any] = [Gradient(x, x0, intercept=c.intercept, rows=rows.shape[0])]
+    reductions: list[Any] = [
+        Gradient(x, x0, intercept=c.intercept, rows=rows.shape[0], sparse=rows.is_sparse)
+    ]
     if unmeasured is not None:
         basis = unmeasured.x if unmeasured.null is None else np.hstack([unmeasured.x, unmeasured.null])
         slack = _product_error(c, basis)
@@ -645,13 +664,12 @@ def _refine(engine: Engine, rows: Rows, options: Options, start: _Start) -> tupl
             whitening, measured = fresh, True
             if not whitening.usable:
                 return None
-        found = assess(c, whitening, gradient, x, x0, options.tol)
-        engine.trace.remarks.append(f"after {correction} corrections: backward error {found.backward_error:.1e}")
-        improved = best is None or found.backward_error < best[5].backward_error
-        stalled = best is not None and not found.backward_error < 0.5 * best[5].backward_error
-        if improved:
+        found = assess(c, whitening, gradient, x, x0, options.tol, options.forward_tol)
+        engine.trace.remarks.append(f"after {correction} corrections: {found.progress}")
+        stalled = best is not None and not found.excess < 0.5 * best[5].excess
+        if best is None or found.excess < best[5].excess:
             best = x, x0, c, whitening, gradient, found
-        if found.backward_error <= options.tol or stalled:
+        if found.excess <= 1 or stalled:
             break
         x, x0 = _correct(c, whitening, found, x, x0)
     return best

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from leyden import doubled
 from leyden.engine.reduction import Reduction, Scratch
 from leyden.rows.base import Block
+from leyden.doubled import LANES
 from leyden.solve import _kernels
 from leyden.solve.coordinates import NOTHING, Coordinates, tiles
 
@@ -252,13 +253,18 @@ class Gradient(Reduction[GradientState, GradientResult]):
     x0 : ndarray, shape (k,)
     intercept : bool
         Whether to return ``Σ w r`` as a last entry.
+    rows : int
+        Length of the stream, for the error bound.
+    sparse : bool
     """
 
-    def __init__(self, x: np.ndarray, x0: np.ndarray, *, intercept: bool, rows: int):
+    TILE = 4096
+
+    def __init__(self, x: np.ndarray, x0: np.ndarray, *, intercept: bool, rows: int, sparse: bool):
         self._x = np.ascontiguousarray(x.T)
         self._x0 = x0
         self.p = len(x) + intercept
-        self._rows = rows
+        self._rows, self._sparse = rows, sparse
 
     @property
     def state_nbytes(self) -> int:
@@ -269,7 +275,7 @@ class Gradient(Reduction[GradientState, GradientResult]):
         return GradientState(np.zeros((k, self.p)), np.zeros((k, self.p)), np.zeros((4, k)))
 
     def update(self, state: GradientState, block: Block) -> GradientState:
-        for data, target, weight in tiles(block, 4096):
+        for data, target, weight in tiles(block, self.TILE):
             if isinstance(data, np.ndarray):
                 _kernels.gradient_dense(
                     data, target, weight, self._x, self._x0, state.hi, state.lo, state.sums
@@ -287,10 +293,11 @@ class Gradient(Reduction[GradientState, GradientResult]):
         return a
 
     def finish(self, state: GradientState) -> GradientResult:
-        # A dot product of d terms and a run of FLUSH rows err by their length squared in u², each addition of two
-        # doubled numbers by 4 u² (module leyden.doubled).
-        longest = max(self._x.shape[1], _kernels.FLUSH) + 16
-        unit = (2 * longest**2 + 8 * (self._rows / _kernels.FLUSH + 64)) * U**2
+        # A doubled sum errs by its length squared in u² (a dot product runs LANES sums side by side when dense), each
+        # addition of two doubled numbers by 4 u²: FLUSH rows to a run, runs to a tile, tiles to a fold, folds to a tree.
+        dot = self._x.shape[1] if self._sparse else self._x.shape[1] / LANES + LANES
+        additions = self.TILE / _kernels.FLUSH + self._rows / self.TILE + 64
+        unit = (2 * (dot + 8) ** 2 + 2 * (_kernels.FLUSH + 8) ** 2 + 8 * additions) * U**2
         rr, bb, bs, total = state.sums
         spread = bb - bs**2 / np.where(total > 0, total, 1.0)
         return GradientResult(state.hi.T.copy(), state.lo.T.copy(), rr, bb, spread, float(total[0]), unit)

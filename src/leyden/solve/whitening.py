@@ -155,13 +155,14 @@ def from_gram(gram: np.ndarray, rounding: float) -> Whitening | None:
 def directions(r: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, float]:
     """X (p, rank) that whitens a triangular or trapezoidal factor, the null space left out, and the condition number.
 
-    Columns of ``r`` should be of about unit size. Directions below ``max(30, p) eps σ₁`` count as null.
+    Columns of ``r`` should be of about unit size. Directions below ``max(30, 3√p) u σ₁`` count as null: about what
+    the rounding of the factorization leaves of columns that are exactly dependent.
     """
     p = r.shape[1]
     _, s, vt = np.linalg.svd(r, full_matrices=True)
     if s[0] == 0:
         return np.empty((p, 0)), np.eye(p), 1.0
-    rank = int((s > max(30, p) * 2 * U * s[0]).sum())
+    rank = int((s > max(30, 3 * math.sqrt(p)) * U * s[0]).sum())
     condition = float(s[0] / s[rank - 1])
     if rank == p:
         x, info = lapack.dtrtri(r)
