@@ -10,6 +10,7 @@ from leyden.rows import open
 RANDOM = np.random.default_rng(0)
 
 
+@pytest.mark.filterwarnings("ignore:Constructing a DIA")
 @pytest.mark.parametrize("format", ["csr", "csc", "coo", "lil", "dok", "bsr", "dia"])
 @pytest.mark.parametrize("kind", [sp.random_array, sp.random])
 def test_any_range_is_part_of_the_whole(check_rows, format, kind):

@@ -1,5 +1,7 @@
 """Tables as numbers: the same rows from memory, Parquet and CSV, indicators, nulls, and every refusal."""
 
+import decimal
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -35,9 +37,9 @@ def store(request, tmp_path, monkeypatch):
 
 
 def indicators(values, drop_first=False):
-    names, codes = np.unique(values[values != None] if values.dtype == object else values, return_inverse=True)  # noqa: E711
+    """One column of zeros and ones for each different value, in sorted order, and these values."""
+    names = np.unique(values)
     matrix = (values[:, None] == names[None, :]).astype(float)
-    del codes
     return matrix[:, drop_first:], list(names[drop_first:])
 
 
@@ -166,7 +168,6 @@ REFUSED = [
     ({"columns": ["seats"], "categorical": ["origin"]}, OptionError, "categorical column 'origin' is not among"),
     ({"columns": ["seats", "seats"]}, OptionError, "column 'seats' is asked for twice"),
     ({"columns": ["seats"], "target": "seats"}, OptionError, "column 'seats' is both a column and the target"),
-    ({"columns": ["distance"], "categorical": ["distance"]}, OptionError, "its values are measurements"),
     ({"columns": ["seats"], "target": "carrier"}, DataError, "column 'carrier' holds string, not numbers"),
     ({"columns": ["seats"], "nulls": "ignore"}, OptionError, "nulls='ignore' is not known"),
     ({"columns": ["seats"], "dtype": "int8"}, OptionError, "dtype='int8' cannot be used"),
@@ -208,18 +209,25 @@ def test_a_target_beside_the_table(store, table):
     ],
 )
 def test_blocks_are_float32_when_it_holds_every_column_exactly(types, dtype):
-    columns = {
-        f"c{j}": pa.array(np.array([1, 0], np.float16))
-        if pa.types.is_float16(type_)
-        else pa.array([1, 0]).cast(type_)
-        if not pa.types.is_dictionary(type_)
-        else pa.array([1.0, 0.0], pa.float32()).dictionary_encode()
-        for j, type_ in enumerate(types)
-    }
-    rows = open(pa.table(columns))
+    values = np.array([[1, 0, 1]] * len(types)).T
+    table = pa.table({f"c{j}": column_of(type_, [1, 0, 1]) for j, type_ in enumerate(types)})
+    rows = open(table)
     assert rows.dtype == dtype
-    np.testing.assert_array_equal(rows.read(0, 2).data, [[1] * len(types), [0] * len(types)])
-    assert open(pa.table(columns), dtype="float32").read(0, 2).data.dtype == np.float32
+    np.testing.assert_array_equal(rows.read(0, 3).data, values)
+    assert open(table, dtype="float32").read(0, 3).data.dtype == np.float32
+
+
+def column_of(type_, values):
+    if pa.types.is_dictionary(type_):
+        return column_of(type_.value_type, values).dictionary_encode()
+    if pa.types.is_decimal(type_):
+        return pa.array([decimal.Decimal(value) for value in values], type_)
+    return pa.array(np.array(values, type_.to_pandas_dtype()))
+
+
+def test_measurements_are_not_categories(table):
+    with pytest.raises(OptionError, match="column 'distance' holds double: its values are measurements"):
+        open(table, columns=["distance"], categorical=["distance"])
 
 
 @pytest.mark.parametrize(

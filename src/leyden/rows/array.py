@@ -29,7 +29,7 @@ class ArrayRows(Rows):
         source: str = "array",
     ):
         check_array(array, source)
-        self.array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+        self.array = array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
         self.shape, self.dtype, self.source = array.shape, array.dtype, source
         self.columns = columns or tuple(f"x{j}" for j in range(array.shape[1]))
         self._roles = Roles(target, weight, group, array.shape[0], source)
@@ -53,15 +53,11 @@ class Roles:
         self.weight = as_target(weight, n, source, "weight")[0] if weight is not None else None
         if self.weight is not None:
             if self.weight.shape[1] != 1:
-                raise DataError(
-                    f"the weight has {self.weight.shape[1]} columns", where=source, hint="Give one for each row."
-                )
+                raise DataError(f"the weight has {self.weight.shape[1]} columns, not one", where=source)
             self.weight = self.weight[:, 0]
         self.group = np.asarray(group) if group is not None else None
         if self.group is not None and self.group.ndim != 1:
-            raise DataError(
-                f"the group has {self.group.ndim} dimensions", where=source, hint="Give one label for each row."
-            )
+            raise DataError(f"the group has {self.group.ndim} dimensions, not one", where=source)
         if self.group is not None and len(self.group) != n:
             raise DataError(f"the group has {len(self.group):,} rows and the data has {n:,}", where=source)
         self.row_nbytes = sum(a.itemsize * (a.shape[1] if a.ndim > 1 else 1) for a in self._arrays())

@@ -49,8 +49,8 @@ class CSVRows(TableRows):
             raise DataError("the table is empty (0 rows)", where=source)
         self._sizes = [os.path.getsize(path) for path in self._paths]
         categorical = options.get("categorical")
-        named = [*([categorical] if isinstance(categorical, str) else categorical or ()), options.get("group")]
-        self._types = self._infer(self._pieces[0], named)
+        labels = (categorical,) if isinstance(categorical, str) else tuple(categorical or ())
+        self._types = self._infer(self._pieces[0], labels, options.get("group"))
         choice = choose(self._schemas(), source, **options)
         self.stored_nbytes = sum(self._sizes)
         super().__init__(source, [piece.rows for piece in self._pieces], choice)
@@ -86,11 +86,8 @@ class CSVRows(TableRows):
             raise DataError(f"the columns are separated by {other[0]!r}", where=path, hint=hint)
         return names
 
-    def _infer(self, piece: Piece, named: Sequence[str | None]) -> dict[str, Any]:
-        """Types by column, from the first rows; ``named`` columns hold labels, and keep whole numbers.
-
-        What looks like a whole number elsewhere may have decimals further down.
-        """
+    def _infer(self, piece: Piece, labels: Sequence[str], group: str | None) -> dict[str, Any]:
+        """Types by column, from the first rows. What looks like a whole number may have decimals further down."""
         import pyarrow as pa
         from pyarrow import csv as pc
 
@@ -101,8 +98,10 @@ class CSVRows(TableRows):
             raise self._unreadable(piece, error) from None
         types = {column.name: column.type for column in found}
         for name, type_ in types.items():
-            if name in named:
-                types[name] = type_ if kind(type_) == "number" else pa.string()
+            if name in labels:
+                types[name] = pa.string()  # as it is written: 01 and 1 may be different
+            elif name == group:
+                types[name] = type_ if pa.types.is_integer(type_) else pa.string()
             elif kind(type_) in ("number", "null") and not pa.types.is_boolean(type_):
                 types[name] = pa.float64()
         return types

@@ -66,7 +66,10 @@ class NpyRows(Rows):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._fd = os.open(self.path, os.O_RDONLY)
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"the file cannot be opened here ({error.strerror})", where=self.source) from None
 
     def buffer(self, rows: int) -> np.ndarray:
         return np.empty((rows, self.shape[1]), self.dtype)

@@ -278,7 +278,8 @@ def _open_file(name: str, paths: list[str], called: str, dtype: Any) -> Rows:
 def _open_npz(path: str) -> Rows:
     """A sparse matrix as SciPy saves it, or the only array in an archive of NumPy."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # NumPy leaves a path that it cannot make sense of open.
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive.files)
             if "format" not in names and len(names) == 1:
                 return ArrayRows(archive[names[0]], source=path)

@@ -11,7 +11,7 @@ import numpy as np
 from leyden.errors import DataError
 from leyden.rows.table import TableRows, choose, kind
 
-# Without a buffer Arrow fetches the whole column chunk of a row group at once: memory would grow with the file.
+# Arrow's defaults (no buffer, and reading ahead) fetch whole row groups: memory would grow with the file.
 COLUMN_BUFFER_NBYTES = 256 << 10
 
 
@@ -84,7 +84,7 @@ def _open(path: str, **options: Any) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path, buffer_size=COLUMN_BUFFER_NBYTES, **options)
+        return pq.ParquetFile(path, buffer_size=COLUMN_BUFFER_NBYTES, pre_buffer=False, **options)
     except FileNotFoundError:
         raise DataError("there is no such file", where=path) from None
     except (OSError, ValueError) as error:

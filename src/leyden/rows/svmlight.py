@@ -99,11 +99,12 @@ class SvmlightRows(Rows):
             piece = self._pieces[k]
             path = self._paths[piece.file]
             data, label = self._parse(read_piece(path, piece), piece)
-            indices = data.indices - self._base
+            # sklearn counts in 64 bits, and its own format has 32.
+            indices = data.indices.astype(np.int32) - np.int32(self._base)
             outside = len(indices) and (indices.min() < 0 or indices.max() >= self.shape[1])
             if data.shape[0] != piece.rows or outside:
                 raise DataError("the file changed since it was opened", where=path, hint="Open it again.")
-            pointers = data.indptr.astype(indices.dtype, copy=False)
+            pointers = data.indptr.astype(np.int32)
             held = self._local.piece = (k, csr_block(data.data, indices, pointers, (piece.rows, self.shape[1])), label)
         return held[1], held[2]
 

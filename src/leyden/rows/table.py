@@ -9,11 +9,13 @@ categorical ones as indicators. A subclass says what the pieces are and yields t
 from __future__ import annotations
 
 import os
+import re
 import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,7 +47,7 @@ class Choice:
     nulls: str
     dtype: np.dtype
 
-    @property
+    @cached_property
     def used(self) -> tuple[str, ...]:
         """Every column to read, once."""
         roles = (*self.targets, *(name for name in (self.weight, self.group) if name is not None))
@@ -438,7 +440,7 @@ class TableEncoder:
 
     def __init__(self, choice: Choice, survey: Survey, source: str):
         self._choice, self.dtype = choice, choice.dtype
-        self._categories = {name: sorted(values) for name, values in survey.categories.items()}
+        self._categories = {name: in_order(values) for name, values in survey.categories.items()}
         self._known = _as_arrow(self._categories)
         self._fill: dict[str, float] = {}
         for name, (total, count) in survey.sums.items():
@@ -512,6 +514,12 @@ class TableEncoder:
         else:
             codes = look_up(column)
         return codes - self._choice.drop_first
+
+
+def in_order(values: set) -> list:
+    """Categories sorted; whole numbers written as text are sorted as numbers."""
+    numeric = all(isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,18}", value) for value in values)
+    return sorted(values, key=(lambda value: (int(value), value)) if numeric else None)
 
 
 def _as_arrow(categories: dict[str, list]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from leyden.doubled import LANES, add, dot_row, fma, two_product, two_sum
 
 #: Rows whose gradient is summed before the sum is folded into that of the tile: the second-order error of a doubled sum
 #: grows with the square of its length, that of adding doubled numbers only with their count.
-FLUSH = 32
+FLUSH = 16
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -59,7 +59,7 @@ def add_upper(gram, tile):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def gram_sparse(data, indices, indptr, d, b, w, shift, scale, intercept, columns, values, gram):
+def gram_sparse(data, indices, indptr, d, b, sqrt_w, shift, scale, intercept, columns, values, gram):
     """Add the upper triangle of the Gram matrix of a CSR tile's working rows to ``gram`` (p + k, p + k).
 
     Columns of the data must be sorted within a row and not shifted. ``columns`` and ``values`` are scratch of length
@@ -67,22 +67,22 @@ def gram_sparse(data, indices, indptr, d, b, w, shift, scale, intercept, columns
     """
     p = d + intercept
     for i in range(len(indptr) - 1):
+        w = sqrt_w[i] if sqrt_w.size else 1.0
         count = 0
         for e in range(indptr[i], indptr[i + 1]):
             columns[count] = indices[e]
-            values[count] = data[e] * scale[indices[e]]
+            values[count] = data[e] * (scale[indices[e]] * w)
             count += 1
         if intercept:
             columns[count] = d
-            values[count] = scale[d]
+            values[count] = scale[d] * w
             count += 1
         for t in range(b.shape[1]):
             columns[count] = p + t
-            values[count] = (b[i, t] - shift[p + t]) * scale[p + t]
+            values[count] = (b[i, t] - shift[p + t]) * (scale[p + t] * w)
             count += 1
-        weight = w[i] if w.size else 1.0
         for x in range(count):
-            v = values[x] * weight
+            v = values[x]
             row = columns[x]
             for y in range(x, count):
                 gram[row, columns[y]] += v * values[y]

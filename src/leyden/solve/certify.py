@@ -20,7 +20,7 @@ measured from the data, which enters the backward error twice (once in A, once i
 
 *Ridge.* The objective is 2λ-strongly convex, so ``‖x − x*‖ ≤ ‖g‖/λ`` and the objective is within ``‖g‖²/λ`` of its
 minimum, whatever the whitening. With an unpenalised intercept g is first projected on the problem in which the
-intercept has been minimised out.
+intercept has been minimised out, and what the intercept itself is above its best value, ``g0²/Σw``, is added.
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ class Assessment:
         return max(bound.value / bound.tolerance for bound in self.bounds.values() if bound.tolerance)
 
     @property
+    def optimality(self) -> float:
+        """The bound that corrections shrink, whatever the size of x."""
+        return self.bounds["optimality"].value
+
+    @property
     def progress(self) -> str:
         """The bounds that have a tolerance, for a remark in the trace."""
         return ", ".join(f"{b.name} {b.value:.1e}" for b in self.bounds.values() if b.tolerance)
@@ -79,16 +84,15 @@ def assess(
     """Bounds on the error of ``x`` (d, k), ``x0`` (k,), and the correction that the same pass suggests."""
     c, d, p = coordinates, coordinates.d, coordinates.p
     w, eta = whitening.w, whitening.eta
-    norms, working_norms = _column_norms(c, whitening)
+    norms, working_norms = column_norms(c, whitening)
 
-    # The gradient of the penalised objective, in working coordinates, with a bound on its error.
+    # The gradient of the penalised objective, in working coordinates. Its error has two parts: AᵀWδr, which a projection
+    # on the range of A does not amplify, and the rounding of the sums over rows, entry by entry, which it does.
     hi, lo = gradient.hi.copy(), gradient.lo.copy()
     if c.ridge:
         doubled.subtract_product(hi[:d], lo[:d], np.full(d, c.ridge), x)
-    size = np.sqrt(gradient.rr) + np.sqrt(gradient.bb) + norms[:d] @ np.abs(x)
-    if c.intercept:
-        size = size + norms[d] * np.abs(x0)
-    error = gradient.unit * norms[:, None] * size + 4 * U**2 * np.abs(hi)
+    residual_error, error = gradient_error(gradient, norms, x, x0)
+    error = error + 4 * U**2 * np.abs(hi)
     working_error = error * c.scale[:p, None]
     gh, gl = hi.copy(), lo.copy()
     if c.intercept:
@@ -100,7 +104,8 @@ def assess(
 
     y = whitening.project(gh, gl)
     f = np.linalg.norm(y, axis=0)
-    sigma = whitening.project_error(working_error) + gamma(p + 4) * whitening.rank * f
+    stretch = math.sqrt(1 + eta)
+    sigma = stretch * residual_error + whitening.project_error(working_error) + gamma(p + 4) * whitening.rank * f
     shrink = math.sqrt(1 - eta) if eta < 1 else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         projection = (f + sigma) / shrink
@@ -145,7 +150,7 @@ def assess(
     )
     bounds["condition"] = _condition(whitening)
     if c.ridge:
-        bounds |= _ridge(c, whitening, hi, error, x, gradient)
+        bounds |= _ridge(c, whitening, hi, error + norms[:, None] * residual_error, x, gradient)
     bounds["rounding"] = Bound(
         "rounding",
         _relative(sigma, np.sqrt(gradient.bb)),
@@ -153,6 +158,20 @@ def assess(
         "rigorous",
     )
     return Assessment(bounds, correction, coefficient_error, intercept_error)
+
+
+def gradient_error(
+    gradient: GradientResult, norms: np.ndarray, x: np.ndarray, x0: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds on ``‖√W δr‖`` (k,) and on ``|δg|`` (p, k); see :class:`~leyden.solve.reductions.GradientResult`.
+
+    ``norms`` (p,) are those of the columns as given, weights included.
+    """
+    size = np.sqrt(gradient.bb) + norms[: len(x)] @ np.abs(x)
+    if len(norms) > len(x):
+        size = size + norms[-1] * np.abs(x0)
+    residual_error = gradient.residual_unit * size
+    return residual_error, gradient.sum_unit * norms[:, None] * (np.sqrt(gradient.rr) + residual_error)
 
 
 def _kept(whitening: Whitening) -> str:
@@ -163,10 +182,10 @@ def _relative(value: np.ndarray, scale: np.ndarray) -> float:
     """The largest of ``value / scale``; zero over zero is zero."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(value == 0, 0.0, value / scale)
-    return float(np.nan_to_num(ratio, nan=math.inf).max())
+    return float(np.nan_to_num(ratio, nan=math.inf, posinf=math.inf).max())
 
 
-def _column_norms(c: Coordinates, whitening: Whitening) -> tuple[np.ndarray, np.ndarray]:
+def column_norms(c: Coordinates, whitening: Whitening) -> tuple[np.ndarray, np.ndarray]:
     """Norms of the columns as given (with the ridge stacked below), and of the working columns."""
     factor = whitening.factor
     working = np.linalg.norm(factor, axis=0)
@@ -229,7 +248,10 @@ def _ridge(
 ) -> dict[str, Bound]:
     """Bounds from strong convexity alone."""
     g, slack = hi[: c.d], error[: c.d]
+    above = np.zeros(c.k)
     if c.intercept:
+        # The intercept itself is that much above its best value for these coefficients.
+        above = (np.abs(hi[c.d]) + error[c.d]) ** 2 / gradient.total
         # Minimise the intercept out: subtract each column's mean times the intercept's gradient. The mean is known
         # exactly up to the whitening, and the intercept's gradient is tiny.
         factor = whitening.factor
@@ -250,7 +272,7 @@ def _ridge(
         ),
         "duality_gap": Bound(
             "duality_gap",
-            _relative(size**2 / c.ridge, objective),
+            _relative((size**2 / c.ridge + above) * (1 + 16 * U), objective),
             "objective above its minimum, relative to the objective",
             "rigorous",
         ),

@@ -37,7 +37,7 @@ from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.rows.base import find_nonfinite
 from leyden.solution import Solution, Trace
-from leyden.solve.certify import Assessment, assess
+from leyden.solve.certify import Assessment, assess, column_norms, gradient_error
 from leyden.solve.coordinates import Coordinates, Probe, probe
 from leyden.solve.reductions import TSQR, U, Gradient, GradientResult, Gram, ProductGram, SparseSignSketch, gamma
 from leyden.solve.whitening import Whitening, directions, from_gram
@@ -614,7 +614,7 @@ def _measure(
     if unmeasured is not None:
         basis = unmeasured.x if unmeasured.null is None else np.hstack([unmeasured.x, unmeasured.null])
         slack = _product_error(c, basis)
-        reductions.append(ProductGram(c, basis, exact=slack > 1e-3))
+        reductions.append(ProductGram(c, basis, exact=slack > 1e-3 or unmeasured.null is not None))
     results = engine.sweep(rows, reductions, label)
     gradient = results[0]
     if not (np.isfinite(gradient.hi).all() and np.isfinite(gradient.rr).all()):
@@ -628,13 +628,11 @@ def _measure(
     rank = unmeasured.rank
     kept = gram[:rank, :rank]
     size = math.sqrt(max(float(np.trace(kept)), 0.0))
-    if product.exact:
-        entry = 4 * U * size + (2 * c.p**2 + 64) * U**2 * math.sqrt(c.p) * float(np.linalg.norm(basis))
-    else:
-        entry = slack
+    tiny = (2 * c.p**2 + 64) * U**2 * math.sqrt(c.p) * float(np.linalg.norm(basis))
+    entry = 4 * U * size + tiny if product.exact else slack
     error = product.rounding(cut.segment_rows, rows.shape[0]) * size**2 + 2 * size * entry + entry**2
     error += gamma(2 * c.p + 2) * float(np.trace(np.abs(basis.T) @ (c.penalty[:, None] * np.abs(basis))))
-    discarded = math.sqrt(max(float(np.trace(gram[rank:, rank:])), 0.0)) + entry if unmeasured.null is not None else 0.0
+    discarded = (1 + 1e-9) * math.sqrt(max(float(np.trace(gram[rank:, rank:])), 0.0)) + tiny
     return gradient, Whitening(unmeasured.x, kept, error, unmeasured.null, discarded)
 
 
@@ -666,8 +664,8 @@ def _refine(engine: Engine, rows: Rows, options: Options, start: _Start) -> tupl
                 return None
         found = assess(c, whitening, gradient, x, x0, options.tol, options.forward_tol)
         engine.trace.remarks.append(f"after {correction} corrections: {found.progress}")
-        stalled = best is not None and not found.excess < 0.5 * best[5].excess
-        if best is None or found.excess < best[5].excess:
+        stalled = best is not None and not found.optimality < 0.5 * best[5].optimality
+        if best is None or found.optimality < best[5].optimality:
             best = x, x0, c, whitening, gradient, found
         if found.excess <= 1 or stalled:
             break
@@ -692,11 +690,9 @@ def _changed(
     x0: np.ndarray,
 ) -> list[str]:
     """A sentence when the gradient is not the saved one to within the rounding of doubled arithmetic."""
-    norms = np.linalg.norm(whitening.factor / c.scale[: c.p], axis=0)
-    if c.intercept:
-        norms[: c.d] += np.abs(c.shift[: c.d]) * norms[c.d]
-    size = np.sqrt(gradient.rr) + np.sqrt(gradient.bb) + norms[: c.d] @ np.abs(x) + (norms[c.d] * np.abs(x0) if c.intercept else 0)
-    allowed = 4 * (gradient.unit + 16 * U**2) * norms[:, None] * size
+    norms = column_norms(c, whitening)[0]
+    residual_error, error = gradient_error(gradient, norms, x, x0)
+    allowed = 2 * (error + norms[:, None] * residual_error) + 16 * U**2 * np.abs(gradient.hi)
     difference = np.abs((gradient.hi - saved[0]) + (gradient.lo - saved[1]))
     if saved[0].shape == gradient.hi.shape and (difference <= allowed).all():
         return []

@@ -33,7 +33,7 @@ def pack(tile: tuple[Any, np.ndarray, np.ndarray], coordinates: Coordinates, out
     data, target, weight = tile
     c = coordinates
     packed = out[: data.shape[0]]
-    root = np.sqrt(weight)
+    root = _root(weight)
     if isinstance(data, np.ndarray):
         _kernels.pack_dense(data, target, root, c.shift, c.scale, c.intercept, packed)
     else:
@@ -41,6 +41,12 @@ def pack(tile: tuple[Any, np.ndarray, np.ndarray], coordinates: Coordinates, out
             data.data, data.indices, data.indptr, c.d, target, root, c.shift, c.scale, c.intercept, packed
         )
     return packed
+
+
+def _root(weight: np.ndarray) -> np.ndarray:
+    """Square roots; NaN of a negative weight, which the engine then finds as it finds any NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.sqrt(weight)
 
 
 class Gram(Reduction[np.ndarray, np.ndarray]):
@@ -90,7 +96,7 @@ class Gram(Reduction[np.ndarray, np.ndarray]):
             values = self._scratch.array("values", (self.q,))
             for data, target, weight in tiles(block, block.rows):
                 _kernels.gram_sparse(
-                    data.data, data.indices, data.indptr, c.d, target, weight, c.shift, c.scale, c.intercept,
+                    data.data, data.indices, data.indptr, c.d, target, _root(weight), c.shift, c.scale, c.intercept,
                     columns, values, state,
                 )  # fmt: skip
             return state
@@ -225,12 +231,15 @@ class GradientResult:
     Attributes
     ----------
     hi, lo : ndarray, shape (p, k)
-        The gradient as an unevaluated sum, error at most ``unit`` times |A|ᵀW(|b| + |x0| + |A||x|).
+        The gradient as an unevaluated sum: ``AᵀW(r + δr) + δg`` with δr and δg as below.
     rr, bb, spread : ndarray, shape (k,)
         ``Σ w r²``, ``Σ w b²`` and ``Σ w (b − mean)²``.
     total : float
         ``Σ w``.
-    unit : float
+    residual_unit : float
+        ``|δr| ≤ residual_unit (|b| + |x0| + |A||x|)``, row by row.
+    sum_unit : float
+        ``|δg| ≤ sum_unit |A|ᵀW|r|``, entry by entry.
     """
 
     hi: np.ndarray
@@ -239,7 +248,8 @@ class GradientResult:
     bb: np.ndarray
     spread: np.ndarray
     total: float
-    unit: float
+    residual_unit: float
+    sum_unit: float
 
 
 class Gradient(Reduction[GradientState, GradientResult]):
@@ -258,7 +268,7 @@ class Gradient(Reduction[GradientState, GradientResult]):
     sparse : bool
     """
 
-    TILE = 4096
+    TILE = 1024
 
     def __init__(self, x: np.ndarray, x0: np.ndarray, *, intercept: bool, rows: int, sparse: bool):
         self._x = np.ascontiguousarray(x.T)
@@ -293,14 +303,17 @@ class Gradient(Reduction[GradientState, GradientResult]):
         return a
 
     def finish(self, state: GradientState) -> GradientResult:
-        # A doubled sum errs by its length squared in u² (a dot product runs LANES sums side by side when dense), each
-        # addition of two doubled numbers by 4 u²: FLUSH rows to a run, runs to a tile, tiles to a fold, folds to a tree.
-        dot = self._x.shape[1] if self._sparse else self._x.shape[1] / LANES + LANES
+        # A doubled sum errs by its length squared in u² (a dense dot product runs LANES sums side by side, and folds
+        # them), each addition of two doubled numbers by 4 u²: FLUSH rows to a run, runs to a tile, tiles to a fold,
+        # folds to a tree.
+        d = self._x.shape[1]
+        dot = d + 4 if self._sparse else d / LANES + LANES + 8
         additions = self.TILE / _kernels.FLUSH + self._rows / self.TILE + 64
-        unit = (2 * (dot + 8) ** 2 + 2 * (_kernels.FLUSH + 8) ** 2 + 8 * additions) * U**2
+        residual_unit = (dot**2 + 16) * U**2
+        sum_unit = (1.5 * (_kernels.FLUSH + 4) ** 2 + 4 * additions) * U**2
         rr, bb, bs, total = state.sums
         spread = bb - bs**2 / np.where(total > 0, total, 1.0)
-        return GradientResult(state.hi.T.copy(), state.lo.T.copy(), rr, bb, spread, float(total[0]), unit)
+        return GradientResult(state.hi.T.copy(), state.lo.T.copy(), rr, bb, spread, float(total[0]), residual_unit, sum_unit)
 
 
 class ProductGram(Reduction[np.ndarray, np.ndarray]):
@@ -344,7 +357,7 @@ class ProductGram(Reduction[np.ndarray, np.ndarray]):
             out = product[:m]
             if self.exact:
                 dense = data if isinstance(data, np.ndarray) else data.toarray()
-                _kernels.multiply_doubled(dense, c.shift, c.scale, np.sqrt(weight), c.intercept, self.x, hi, lo, out)
+                _kernels.multiply_doubled(dense, c.shift, c.scale, _root(weight), c.intercept, self.x, hi, lo, out)
             else:
                 np.matmul(pack((data, np.empty((m, 0)), weight), c, packed), self.x, out=out)
             np.matmul(out.T, out, out=gram)

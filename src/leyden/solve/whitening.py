@@ -28,8 +28,10 @@ def spectral_norm_bound(a: np.ndarray) -> float:
     ``‖B‖₂ = ‖B^q‖₂^(1/q) ≤ ‖B^q‖_∞^(1/q)`` for the symmetric ``B = AᵀA``; q = 32 leaves a factor of at most p^(1/64).
     """
     size = float(np.abs(a).max(initial=0.0))
-    if size == 0 or not math.isfinite(size):
-        return size if size == 0 else math.inf
+    if size == 0:
+        return 0.0
+    if not math.isfinite(size):
+        return math.inf
     b = (a / size).T @ (a / size)
     log = 0.0
     for _ in range(5):
@@ -71,6 +73,8 @@ class Whitening:
     @cached_property
     def eta(self) -> float:
         """``‖Wᵀ H W − I‖₂ ≤ eta``; infinite when M is not safely positive definite."""
+        if self.rank == 0:
+            return 0.0
         if self._inverse_factor is None:
             return math.inf
         r = self.rank
@@ -85,6 +89,8 @@ class Whitening:
 
     @cached_property
     def _inverse_factor(self) -> np.ndarray | None:
+        if self.rank == 0:
+            return np.empty((0, 0))
         if not np.isfinite(self.gram).all():
             return None
         try:
@@ -104,6 +110,8 @@ class Whitening:
     def factor(self) -> np.ndarray:
         """``R`` (r, p) with ``RᵀR ≈ H``: the pseudo-inverse of W."""
         assert self._inverse_factor is not None
+        if self.rank == 0:
+            return np.empty((0, len(self.x)))
         c = np.linalg.cholesky(self.gram).T
         if self.null is None and np.array_equal(self.x, np.triu(self.x)):
             return c @ solve_triangular(self.x, np.eye(self.rank))

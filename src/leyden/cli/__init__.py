@@ -1,0 +1,28 @@
+"""The command line: the same verbs as the library, with the same options.
+
+======================  ================================================================================
+file                    what it holds
+======================  ================================================================================
+``main``                the application: every verb, registered
+``lstsq`` ``plan``      one file a verb
+``verify`` ``demo``
+``demo_flights``        the two parts of the demo
+``demo_scale``
+``options``             what verbs take, as dataclasses whose fields are options
+``verbs``               from a function of such dataclasses to a command; from an exception to one sentence
+``recorded``            the reading options kept beside a saved solution
+``show``                tables on the terminal, and JSON
+======================  ================================================================================
+
+Status of a run: 0 the certificate holds; 1 it does not; 2 something the user can put right; 3 a bug; 130 interrupted.
+Nothing heavier than typer is imported before a verb runs, so that ``leyden --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line."""
+    from leyden.cli.main import app
+
+    app(prog_name="leyden")

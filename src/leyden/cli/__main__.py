@@ -1,0 +1,5 @@
+"""``python -m leyden.cli``."""
+
+from leyden.cli import main
+
+main()

@@ -1,0 +1,45 @@
+"""The application: every verb, registered."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from leyden.cli import plan
+from leyden.cli.demo import demo
+from leyden.cli.lstsq import lstsq
+from leyden.cli.verbs import verb
+from leyden.cli.verify import verify
+
+app = typer.Typer(
+    help="Linear solves on data larger than memory, every answer with a certificate.",
+    epilog="Status: 0 the certificate holds, 1 it does not, 2 something to put right, 3 a bug, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from leyden import __version__
+
+        typer.echo(f"leyden {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def leyden(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Global options; their work is done in callbacks."""
+
+
+app.command()(verb(lstsq))
+app.add_typer(plan.app, name="plan")
+app.command()(verb(verify))
+app.command()(verb(demo))

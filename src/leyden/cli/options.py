@@ -1,0 +1,120 @@
+"""What verbs take on the command line: dataclasses whose fields are options (:func:`leyden.cli.verbs.verb`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from leyden.rows import Rows
+
+# Files without column names or types, whose columns are called by their number.
+_NUMBERED = (".npy", ".npz", ".mtx", ".mtx.gz")
+
+
+def _option(panel: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, **settings)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where the rows are and what their columns mean; an option that is not given is None."""
+
+    data: Annotated[
+        list[str], typer.Argument(metavar="DATA...", help="Files of one format, a glob, or a folder.", show_default=False)
+    ]
+    target: Annotated[
+        list[str] | None,
+        _option(
+            "Data", "--target", metavar="COL|FILE.npy", help="What to predict: a column (repeat for several), or a file."
+        ),
+    ] = None
+    columns: Annotated[
+        str | None, _option("Data", metavar="A,B,...", help="Columns to use; by default all that have no other role.")
+    ] = None
+    categorical: Annotated[
+        str | None, _option("Data", metavar="A,B,...|auto", help="Columns to turn into indicators; auto: all text.")
+    ] = None
+    drop_first: Annotated[
+        bool | None,
+        _option("Data", "--drop-first/--keep-first", help="Leave out the first indicator of each.", show_default=False),
+    ] = None
+    nulls: Annotated[
+        str | None, _option("Data", metavar="error|mean|drop", help="What to do about missing values (error).")
+    ] = None
+    weight: Annotated[str | None, _option("Data", metavar="COL|FILE.npy", help="A weight for each row.")] = None
+    format: Annotated[
+        str | None, _option("Data", metavar="NAME", help="Format of files with an unusual ending: csv, parquet, ...")
+    ] = None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were given, as arguments of :func:`leyden.open`."""
+        target = None if self.target is None else [self._name(name) for name in self.target]
+        asked = {
+            "target": target[0] if target and len(target) == 1 else target,
+            "columns": None if self.columns is None else [self._name(name) for name in self.columns.split(",")],
+            "categorical": "auto" if self.categorical == "auto" else self.categorical and self.categorical.split(","),
+            "drop_first": self.drop_first,
+            "nulls": self.nulls,
+            "weight": self.weight,
+            "format": self.format,
+        }
+        return {name: value for name, value in asked.items() if value is not None}
+
+    def open(self, given: dict[str, Any] | None = None) -> Rows:
+        """The rows, read as asked here or as ``given`` says."""
+        from leyden.rows import open as open_rows
+
+        source: Any = self.data[0] if len(self.data) == 1 else self.data
+        return open_rows(source, **(self.given if given is None else given))
+
+    def _name(self, name: str) -> str | int:
+        numbered = self.format in ("npy", "npz", "mtx") or self.data[0].lower().endswith(_NUMBERED)
+        return int(name) if numbered and name.isdecimal() else name
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is solved, how well, and with what means."""
+
+    ridge: Annotated[float, _option("Problem", help="λ: adds λ‖x‖² to the objective, the intercept excepted.")] = 0.0
+    intercept: Annotated[bool, _option("Problem", "--intercept/--no-intercept", help="Fit a constant as well.")] = False
+    tol: Annotated[float, _option("Problem", help="Relative backward error the certificate must reach.")] = 1e-14
+    forward_tol: Annotated[
+        float | None, _option("Problem", help="Relative forward error it must reach as well.", show_default=False)
+    ] = None
+    method: Annotated[
+        str, _option("Run", metavar="auto|gram32|gram64|tsqr|sketch", help="By default the fastest one that will do.")
+    ] = "auto"
+    memory: Annotated[
+        str | None, _option("Run", metavar="2GB", help="Budget; by default half of the memory that is free.")
+    ] = None
+    threads: Annotated[
+        int | None, _option("Run", min=1, help="By default all processors; the answer is the same.", show_default=False)
+    ] = None
+    seed: Annotated[int, _option("Run", help="Of whatever is random.")] = 0
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is printed."""
+
+    json: Annotated[bool, _option("Output", "--json", help="Print one JSON document instead of tables.")] = False
+    quiet: Annotated[bool, _option("Output", "--quiet", "-q", help="Print the verdict alone.")] = False
+    debug: Annotated[bool, _option("Output", "--debug", help="Show the traceback of an error.")] = False
+
+    @property
+    def progress(self) -> bool | None:
+        """Whether to show passes while they run; None leaves it to whether there is a terminal."""
+        return False if self.quiet else None
+
+
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder to save the solution in.", rich_help_panel="Output", show_default=False),
+]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a saved solution.", show_default=False)]

@@ -1,0 +1,70 @@
+"""The reading options kept beside a saved solution, so that it can be verified without giving them again.
+
+``data.json`` holds the data as it was named, and the arguments of :func:`leyden.open`. Paths among them are relative to
+the folder: a solution and its data can move together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from leyden.cli.options import Reading
+from leyden.errors import SolutionError
+
+NAME = "data.json"
+FORMAT = 1
+
+_ROLES = ("target", "weight")
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder that could not be saved to, before the work is done."""
+    taken = folder.exists() and not (folder / "solution.json").exists()
+    if taken and not (folder.is_dir() and not any(folder.iterdir())):
+        raise SolutionError("this folder exists and is not a solution", where=str(folder), hint="Name another one.")
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise SolutionError("nothing can be written here", where=str(parent), hint="Name another folder.")
+
+
+def write(folder: Path, reading: Reading) -> None:
+    """Keep how the data was read beside the solution in ``folder``."""
+    given = {
+        name: os.path.relpath(value, folder) if name in _ROLES and _is_file(value) else value
+        for name, value in reading.given.items()
+    }
+    document = {"format": FORMAT, "data": reading.data, "open": given}
+    partial = folder / f".{NAME}.{os.getpid()}"
+    partial.write_text(json.dumps(document, indent=1))
+    partial.replace(folder / NAME)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The arguments of :func:`leyden.open` kept in ``folder``; none when nothing was kept."""
+    path = folder / NAME
+    try:
+        document = json.loads(path.read_text())
+        if document["format"] != FORMAT:
+            raise SolutionError(f"format {document['format']} is not one this version reads", where=str(path))
+        given = dict(document["open"])
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, SolutionError):
+            raise
+        raise SolutionError(
+            "the record of how the data was read is damaged",
+            where=str(path),
+            hint="Delete it, and give the options of the data on the command line.",
+        ) from None
+    for name in _ROLES:
+        if _is_file(given.get(name)):
+            given[name] = os.path.normpath(folder / given[name])
+    return given
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, str) and value.lower().endswith(".npy")
