@@ -19,17 +19,24 @@ def _option(panel: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=panel, **settings)
 
 
+Debug = Annotated[bool, _option("Output", "--debug", help="Show the traceback of an error.")]
+
+
 @dataclass(frozen=True)
 class Reading:
     """Where the rows are and what their columns mean; an option that is not given is None."""
 
     data: Annotated[
-        list[str], typer.Argument(metavar="DATA...", help="Files of one format, a glob, or a folder.", show_default=False)
+        list[str],
+        typer.Argument(metavar="DATA", help="Files of one format, a glob, or a folder.", show_default=False),
     ]
     target: Annotated[
         list[str] | None,
         _option(
-            "Data", "--target", metavar="COL|FILE.npy", help="What to predict: a column (repeat for several), or a file."
+            "Data",
+            "--target",
+            metavar="COL|FILE.npy",
+            help="What to predict: a column (repeat for several), or a file.",
         ),
     ] = None
     columns: Annotated[
@@ -105,7 +112,7 @@ class Output:
 
     json: Annotated[bool, _option("Output", "--json", help="Print one JSON document instead of tables.")] = False
     quiet: Annotated[bool, _option("Output", "--quiet", "-q", help="Print the verdict alone.")] = False
-    debug: Annotated[bool, _option("Output", "--debug", help="Show the traceback of an error.")] = False
+    debug: Debug = False
 
     @property
     def progress(self) -> bool | None:

@@ -9,7 +9,7 @@ import typer
 from leyden.cli.options import Output, Problem, Reading
 from leyden.cli.verbs import verb
 
-app = typer.Typer(help="Say what a verb would do: method, passes, bytes, time, memory. Runs nothing.", no_args_is_help=True)
+app = typer.Typer(help="Say what a verb would do: method, passes, bytes, time, memory.", no_args_is_help=True)
 
 
 def lstsq(reading: Reading, problem: Problem, output: Output) -> None:

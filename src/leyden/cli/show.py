@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from leyden.cli.peak import peak_rss
 from leyden.engine.budget import format_bytes
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def solution_document(solution: LeastSquares) -> dict[str, Any]:
         "certificate": solution.certificate.to_json(),
         "plan": solution.plan.to_json(),
         "trace": solution.trace.to_json(),
+        "peak_rss": peak_rss(),
     }
 
 
@@ -85,6 +87,10 @@ def print_solution(solution: LeastSquares, out: Path | None = None) -> None:
     to.print(f"  {_fit(solution)}")
     to.print(certificate_table(solution.certificate))
     to.print(pass_table(solution))
+    to.print(
+        f"  peak memory of this process {format_bytes(peak_rss())}, budget {format_bytes(solution.plan.memory)}",
+        style="dim",
+    )
     for remark in solution.trace.remarks:
         to.print(f"  {escape(remark)}", style="dim")
     print_verdict(solution.certificate)
@@ -124,7 +130,7 @@ def coefficient_table(solution: LeastSquares, rows: int = MAX_COEFFICIENTS) -> T
     targets = solution.targets[:MAX_TARGETS]
     x = solution.x.reshape(len(solution.columns), -1)
     error = solution.coefficient_error.reshape(x.shape)
-    table = _table()
+    table = plain_table()
     table.add_column("coefficient")
     for name in targets:
         table.add_column(Text(name if len(targets) > 1 else "estimate"), justify="right")
@@ -133,7 +139,9 @@ def coefficient_table(solution: LeastSquares, rows: int = MAX_COEFFICIENTS) -> T
     for j in shown:
         table.add_row(Text(solution.columns[j]), *_estimates(x[j], error[j]))
     if solution.has_intercept:
-        table.add_row("(intercept)", *_estimates(np.atleast_1d(solution.intercept), np.atleast_1d(solution.intercept_error)))
+        table.add_row(
+            "(intercept)", *_estimates(np.atleast_1d(solution.intercept), np.atleast_1d(solution.intercept_error))
+        )
     return table
 
 
@@ -143,12 +151,16 @@ def _estimates(x: Any, error: Any) -> list[str]:
 
 
 def effects(solution: LeastSquares) -> Any:
-    """|estimate| × size of its column (root mean square, about the mean with an intercept), largest over targets."""
+    """|estimate| × spread of its column (about the mean, with an intercept), the largest over targets."""
     import numpy as np
 
-    # Powers of two that bring each column to about unit norm: exact enough to put effects in order.
-    scale = solution._coordinates.scale[: len(solution.columns)]
-    return (np.abs(solution.x.reshape(len(scale), -1)) / scale[:, None]).max(axis=1)
+    c, factor = solution._coordinates, solution._whitening.factor
+    columns, last = factor[:, : c.d], factor[:, -1:]
+    if c.intercept:
+        columns = columns - last * (last.T @ columns) / (last.T @ last)
+    squares = (columns**2).sum(axis=0) - c.penalty[: c.d]
+    spread = np.sqrt(np.maximum(squares, 0.0)) / c.scale[: c.d]
+    return (np.abs(solution.x.reshape(c.d, -1)) * spread[:, None]).max(axis=1)
 
 
 def _fit(solution: LeastSquares) -> str:
@@ -156,14 +168,16 @@ def _fit(solution: LeastSquares) -> str:
 
     pairs = zip(np.atleast_1d(solution.r2), np.atleast_1d(solution.residual_norm), solution.targets, strict=True)
     several = len(solution.targets) > 1
-    fits = [f"{escape(name) + ': ' if several else ''}R² {r2:.6g}, residual norm {norm:.6g}" for r2, norm, name in pairs]
+    fits = [
+        f"{escape(name) + ': ' if several else ''}R² {r2:.6g}, residual norm {norm:.6g}" for r2, norm, name in pairs
+    ]
     more = f"; and {len(fits) - MAX_TARGETS} more targets" if len(fits) > MAX_TARGETS else ""
     return "; ".join(fits[:MAX_TARGETS]) + more
 
 
 def certificate_table(certificate: Certificate) -> Table:
     """One line a bound."""
-    table = _table()
+    table = plain_table()
     for name in ("bound", "at most", "asked", "grade", "meaning"):
         table.add_column(name, justify="right" if name in ("at most", "asked") else "left", overflow="fold")
     for bound in certificate.bounds.values():
@@ -181,23 +195,30 @@ def certificate_table(certificate: Certificate) -> Table:
 
 def pass_table(solution: LeastSquares) -> Table:
     """What each pass was predicted to take and what it took."""
-    table = _table()
+    table = plain_table()
     table.add_column("pass")
     for name in ("read", "predicted", "measured", "GB/s"):
         table.add_column(name, justify="right")
-    for planned, made in zip_longest(solution.plan.passes, solution.trace.passes):
-        table.add_row(
-            Text(made.name if made else planned.name),
-            format_bytes(made.nbytes) if made else "",
-            f"{planned.seconds:.2f} s" if planned else "",
-            f"{made.seconds:.2f} s" if made else "not needed",
-            f"{made.nbytes / max(made.seconds, 1e-9) / 1e9:.2f}" if made else "",
-        )
-    table.add_row("all", "", f"{solution.plan.seconds:.2f} s", f"{solution.trace.seconds:.2f} s", "")
+    add_passes(table, solution.plan.to_json(), solution.trace.to_json())
     return table
 
 
-def _table() -> Table:
+def add_passes(table: Table, plan: dict[str, Any], trace: dict[str, Any]) -> None:
+    """A line for each pass planned or made, and one for all."""
+    for planned, made in zip_longest(plan["passes"], trace["passes"]):
+        name, seconds = (made or planned)["name"], made and max(made["seconds"], 1e-9)
+        table.add_row(
+            Text(name),
+            format_bytes(made["nbytes"]) if made else "",
+            f"{planned['seconds']:.2f} s" if planned else "",
+            f"{seconds:.2f} s" if made else "not needed",
+            f"{made['nbytes'] / seconds / 1e9:.2f}" if made else "",
+        )
+    table.add_row("all", "", f"{plan['seconds']:.2f} s", f"{trace['seconds']:.2f} s", "", style="bold")
+
+
+def plain_table() -> Table:
+    """A table without rules, its columns set apart by space."""
     return Table(box=None, padding=(0, 2, 0, 2), header_style="bold", pad_edge=True)
 
 

@@ -19,7 +19,7 @@ FAILED, WRONG_INPUT, BUG, INTERRUPTED = 1, 2, 3, 130
 # Errors name the arguments of the library; on the command line the same arguments are options.
 _ARGUMENT = re.compile(
     r"\b(target|weight|columns|categorical|drop_first|nulls|format|ridge|tol|forward_tol|method|memory|threads|seed)="
-    r"""(?:\[?(?:'([^']*)'|"([^"]*)"|(\.\.\.))\]?|([\w.+-]*\w)?)"""
+    r"""(?:\[\.\.\.\]|\[?(?:'([^']*)'|"([^"]*)")\]?|([\w.+-]*\w)?)"""
 )
 
 
@@ -61,7 +61,7 @@ def _field_parameters(kind: type) -> list[inspect.Parameter]:
 
 @contextmanager
 def one_sentence(debug: bool) -> Iterator[None]:
-    """Turn what goes wrong inside into one sentence on standard error and a status; with ``debug``, into a traceback."""
+    """Turn what goes wrong inside into one sentence on standard error and a status, unless ``debug``."""
     try:
         yield
     except typer.Exit:
@@ -77,7 +77,9 @@ def one_sentence(debug: bool) -> Iterator[None]:
             place = f"{error.filename}: " if error.filename else ""
             _leave(f"{place}{error.strerror or error}.", WRONG_INPUT)
         said = " ".join(str(error).split())[:200]
-        _leave(f"this is a bug in Leyden ({type(error).__name__}: {said}). Run it again with --debug to see where.", BUG)
+        _leave(
+            f"this is a bug in Leyden ({type(error).__name__}: {said}). Run it again with --debug to see where.", BUG
+        )
 
 
 def as_typed(sentence: str) -> str:

@@ -53,7 +53,7 @@ def generated(
     Examples
     --------
     >>> import numpy as np
-    >>> from leyden.rows import generated
+    >>> from leyden.rows.generated import generated
     >>> def regression(start, stop, random):
     ...     X = random.standard_normal((stop - start, 3))
     ...     return X, X @ [1.0, 2.0, 3.0]

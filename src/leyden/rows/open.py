@@ -93,7 +93,7 @@ def open(
     Examples
     --------
     >>> import numpy as np
-    >>> from leyden.rows import open
+    >>> from leyden.rows.open import open
     >>> open(np.eye(3), target=[1, 2, 3])
     <Rows 3 × 3 float64 dense from array; target=target>
     """

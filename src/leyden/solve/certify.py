@@ -105,7 +105,7 @@ def assess(
     y = whitening.project(gh, gl)
     f = np.linalg.norm(y, axis=0)
     stretch = math.sqrt(1 + eta)
-    sigma = stretch * residual_error + whitening.project_error(working_error) + gamma(p + 4) * whitening.rank * f
+    sigma = stretch * residual_error + whitening.project_error(working_error) + whitening.rounding * f
     shrink = math.sqrt(1 - eta) if eta < 1 else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         projection = (f + sigma) / shrink
@@ -129,15 +129,18 @@ def assess(
     if whitening.null is None:
         step, step0 = c.solution(correction, targets=False)
         to_user = c.scale[:p, None] * w
-        remainder = (eta / (1 - eta) if eta < 1 else math.inf) * (f + sigma) + sigma + gamma(3 * p) * f
-        rows = np.linalg.norm(to_user[:d], axis=1)[:, None] * (1 + gamma(2 * p))
-        coefficient_error = np.abs(step) * (1 + gamma(p)) + rows * remainder
+        remainder = (eta / (1 - eta) if eta < 1 else math.inf) * (f + sigma) + sigma
+        rounded = whitening.rounding * f
+        rows = np.linalg.norm(to_user, axis=1)[:, None] * (1 + gamma(2 * p))
+        coefficient_error = np.abs(step) * (1 + gamma(p)) + rows[:d] * (remainder + rounded)
         if c.intercept:
-            row = np.linalg.norm(to_user[d] - c.shift[:d] @ to_user[:d]) + gamma(p) * np.linalg.norm(
-                np.abs(to_user[d]) + np.abs(c.shift[:d]) @ np.abs(to_user[:d])
-            )
-            slack = gamma(p + 2) * (c.scale[d] * np.abs(correction[d]) + np.abs(c.shift[:d]) @ np.abs(step))
-            intercept_error = np.abs(step0) + row * remainder + slack
+            # The intercept is a difference of large terms: what cancels exactly, what is rounding, is kept apart.
+            terms = np.abs(c.shift[:d])
+            row = to_user[d] - c.shift[:d] @ to_user[:d]
+            reach = np.linalg.norm(row) + 2 * whitening.rounding * (rows[d] + terms @ rows[:d])
+            slack = (rows[d] + terms @ rows[:d]) * rounded
+            slack += gamma(p + 2) * (c.scale[d] * np.abs(correction[d]) + terms @ np.abs(step))
+            intercept_error = np.abs(step0) + reach * remainder + slack
         forward = _relative(np.linalg.norm(coefficient_error, axis=0), np.linalg.norm(x, axis=0))
         bounds["forward_error"] = Bound(
             "forward_error", forward, "‖x − x*‖ / ‖x‖ for the exact solution x*", "rigorous", tolerance=forward_tol

@@ -117,6 +117,15 @@ class Whitening:
             return c @ solve_triangular(self.x, np.eye(self.rank))
         return c @ np.linalg.pinv(self.x, rcond=0)
 
+    @cached_property
+    def rounding(self) -> float:
+        """Relative error, against ``‖w_j‖ ‖y‖``, of applying W or Wᵀ in float64 to a vector y."""
+        if not self.rank:
+            return 0.0
+        assert self._inverse_factor is not None
+        spread = math.sqrt(float(np.trace(self.gram))) * spectral_norm_bound(self._inverse_factor)
+        return gamma(2 * sum(self.x.shape)) * spread
+
     def project(self, hi: np.ndarray, lo: np.ndarray) -> np.ndarray:
         """``Wᵀ g`` (r, k) of a doubled gradient (p, k): for g = Āᵀr, the residual seen in the basis ĀW."""
         assert self._inverse_factor is not None
