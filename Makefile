@@ -8,14 +8,14 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo     two solves from file to certificate, in under five minutes"
+	@echo "make demo     two solves from file to certificate, in under five minutes (OPTIONS=--quick: one)"
 	@echo "make test     lint, types and tests: what continuous integration runs"
 	@echo "make lint     lint and types alone"
 	@echo "make format   put the code in shape"
 	@echo "make clean    remove the virtual environment and every cache"
 
 demo: $(VENV)/.demo
-	$(BIN)/leyden demo
+	$(BIN)/leyden demo $(OPTIONS)
 
 test: lint $(VENV)/.test
 	$(BIN)/python -m pytest

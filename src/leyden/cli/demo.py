@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from leyden.cli.options import Debug
+from leyden.cli.verbs import FAILED
 
 QUICK_GB = 0.5
 
@@ -25,8 +26,10 @@ def demo(
     from leyden.cli import demo_flights, demo_scale
 
     with temporary_folder() as folder:
-        demo_flights.run(folder)
-        demo_scale.run(folder, int((min(scale_gb, QUICK_GB) if quick else scale_gb) * 1e9))
+        nbytes = int((min(scale_gb, QUICK_GB) if quick else scale_gb) * 1e9)
+        as_it_should_be = demo_flights.run(folder) & demo_scale.run(folder, nbytes)
+    if not as_it_should_be:
+        raise typer.Exit(FAILED)
 
 
 @contextmanager

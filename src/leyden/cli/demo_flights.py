@@ -23,20 +23,26 @@ WEATHER = ("temp", "humid", "wind_speed", "precip", "visib")
 RIDGE = 1.0
 
 
-def run(folder: Path) -> None:
-    """Convert, plan, solve, save, verify; then change one number of a copy of the data, and verify again."""
-    from leyden.solve.lstsq import plan
-
+def run(folder: Path) -> bool:
+    """Convert the data, then solve and verify; whether all is as it should be."""
     to = show.console()
-    to.rule("[bold]1. Real data: when will this flight arrive?", align="left")
-    path = folder / "flights.parquet"
+    to.rule("[bold]1. Real data: how late will this flight arrive?", align="left")
     table = flights()
-    write_parquet(table, path)
     to.print(
         f"{table.num_rows:,} flights left New York in 2013. From what is known before take-off (day, hour, carrier, "
         "airports, distance, weather at departure) predict how many minutes late each arrives. "
         "Flights without an arrival or a weather report are left out."
     )
+    return solve_and_verify(table, folder)
+
+
+def solve_and_verify(table: Any, folder: Path) -> bool:
+    """Plan, solve, save, verify; then change one number of a copy of the data, and verify again."""
+    from leyden.solve.lstsq import plan
+
+    to = show.console()
+    path = folder / "flights.parquet"
+    write_parquet(table, path)
     reading = Reading(data=[str(path)], target=[TARGET], categorical=",".join(CATEGORICAL), nulls="drop")
     show_command(
         f"leyden lstsq flights.parquet --target {TARGET} --categorical {reading.categorical} --nulls drop "
@@ -50,29 +56,30 @@ def run(folder: Path) -> None:
     saved = solution.save(folder / "delays")
     recorded.write(saved, reading)
     show.print_solution(solution)
-    verify_twice(table, path, saved)
+    return bool(solution.certificate.holds) and verify_twice(table, path, saved)
 
 
-def verify_twice(table: Any, path: Path, saved: Path) -> None:
-    """The saved solution against its data, and against a copy in which one flight arrived a minute later."""
+def verify_twice(table: Any, path: Path, saved: Path) -> bool:
+    """Whether the saved solution holds on its data, and fails on a copy in which one flight arrived a minute later."""
     to = show.console()
     show_command("leyden verify delays flights.parquet")
-    verify(saved, path)
-    row = table.num_rows // 2
+    holds = verify(saved, path)
     changed = path.with_name("tampered.parquet")
-    was = one_minute_later(table, row, changed)
+    row, was = one_minute_later(table, table.num_rows // 2, changed)
     to.print(f"\nNow a copy of the data in which the flight of row {row:,} arrived {was + 1} minutes late, not {was}:")
     show_command("leyden verify delays tampered.parquet")
-    verify(saved, changed)
+    return holds and not verify(saved, changed)
 
 
-def verify(saved: Path, data: Path) -> None:
-    """What ``leyden verify`` does."""
+def verify(saved: Path, data: Path) -> bool:
+    """What ``leyden verify`` does; whether the certificate holds."""
     from leyden.rows import open as open_rows
     from leyden.solution import load
 
     rows = open_rows(str(data), **recorded.read(saved))
-    show.print_verdict(load(saved).verify(rows, progress=None), "FAILS")
+    certificate = load(saved).verify(rows, progress=None)
+    show.print_verdict(certificate, "FAILS")
+    return certificate.holds
 
 
 def flights() -> Any:
@@ -117,17 +124,17 @@ def write_parquet(table: Any, path: Path) -> None:
     pq.write_table(table, path, row_group_size=2**16)
 
 
-def one_minute_later(table: Any, row: int, path: Path) -> int:
-    """Write a copy in which the flight of ``row``, or the next one that arrived, is a minute later; gives its delay."""
+def one_minute_later(table: Any, row: int, path: Path) -> tuple[int, int]:
+    """Write a copy in which the first late flight from ``row`` on is a minute later; gives its row and its delay."""
     import pyarrow as pa
 
     delays = table[TARGET].to_pylist()
-    row = next(i for i in range(row, len(delays)) if delays[i] is not None)
+    row = next(i for i in range(row, len(delays)) if (delays[i] or 0) > 0)
     was = int(delays[row])
     delays[row] = was + 1
     column = pa.array(delays, table.schema.field(TARGET).type)
     write_parquet(table.set_column(table.column_names.index(TARGET), TARGET, column), path)
-    return was
+    return row, was
 
 
 def show_command(command: str) -> None:

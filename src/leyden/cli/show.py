@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -116,11 +117,12 @@ def print_verdict(certificate: Certificate, failing: str = "DOES NOT HOLD") -> N
         return
     to.print(f"[bold white on red] {failing} [/]")
     for failure in certificate.failures:
-        to.print(f"  [red]{escape(failure)}[/]")
+        to.print(Padding(Text(failure, "red"), (0, 0, 0, 2)))
     for bound in certificate.bounds.values():
         if not bound.holds:
             asked = "" if bound.tolerance is None else f", and {bound.tolerance:.0e} was asked for"
-            to.print(f"  [red]{bound.name} is {bound.value:.1e}{asked}: {escape(bound.meaning)}[/]")
+            sentence = f"{bound.name} is {bound.value:.1e}{asked} ({bound.meaning})"
+            to.print(Padding(Text(sentence, "red"), (0, 0, 0, 2)))
 
 
 def coefficient_table(solution: LeastSquares, rows: int = MAX_COEFFICIENTS) -> Table:

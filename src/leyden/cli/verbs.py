@@ -64,8 +64,8 @@ def one_sentence(debug: bool) -> Iterator[None]:
     """Turn what goes wrong inside into one sentence on standard error and a status, unless ``debug``."""
     try:
         yield
-    except typer.Exit:
-        raise
+    except (typer.Exit, BrokenPipeError):
+        raise  # typer ends quietly when nobody reads what is printed
     except KeyboardInterrupt:
         _leave("interrupted", INTERRUPTED)
     except Exception as error:

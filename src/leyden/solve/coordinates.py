@@ -122,7 +122,7 @@ def probe(rows: Rows, *, intercept: bool, ridge: float) -> Probe:
     n, d = rows.shape
     k = max(len(rows.targets), 1)
     p = d + intercept
-    want = min(n, max(4 * p, 4096))
+    want = min(n, max(4 * p, 1024))
     runs = 1 if want == n else min(8, max(1, want // 256))
     length = -(-want // runs)
     parts = []

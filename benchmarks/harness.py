@@ -1,0 +1,104 @@
+"""What every benchmark shares: one process a configuration, medians of repeats, the machine beside the figures.
+
+A benchmark script calls :func:`compare` with the names of its configurations; the same script, called again with
+``--only NAME``, measures that one in a process of its own and prints a line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, memory, and versions of what is compared."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    cpu = platform.processor()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":")[1].strip()
+            break
+    versions = {}
+    for package in ("leyden", "numpy", "scipy", "numba", "scikit-learn", "dask"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def repeat(run: Callable[[], Any], repeats: int) -> dict[str, float]:
+    """Median, least and largest wall seconds of ``run``, after one run that is not counted."""
+    run()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - began)
+    return {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds), "repeats": repeats}
+
+
+def peak_rss() -> int:
+    """Largest resident set of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def compare(
+    name: str, measure: Callable[[str], dict[str, Any]], configurations: list[str], prepare: Callable[[], None]
+) -> None:
+    """Measure each configuration in its own process and write ``results/NAME.json``.
+
+    Parameters
+    ----------
+    name : str
+    measure : function of a configuration's name
+        Returns its figures; runs in the process of that configuration alone.
+    configurations : list of str
+    prepare : function
+        Makes the data, once, before anything is measured.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", help="measure one configuration here and print it")
+    parser.add_argument("--keep", nargs="*", default=[], help="keep the recorded figures of these, measure the others")
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(measure(arguments.only)))
+        return
+    prepare()
+    path = RESULTS / f"{name}.json"
+    recorded = json.loads(path.read_text())["configurations"] if path.exists() else {}
+    figures = {key: recorded[key] for key in arguments.keep}
+    for configuration in configurations:
+        if configuration in figures:
+            continue
+        print(f"{name}: {configuration} …", file=sys.stderr, flush=True)
+        command = [sys.executable, sys.argv[0], "--only", configuration]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            figures[configuration] = {"failed": f"exit status {done.returncode}"}
+        else:
+            figures[configuration] = json.loads(done.stdout.splitlines()[-1])
+        print(f"    {figures[configuration]}", file=sys.stderr, flush=True)
+        RESULTS.mkdir(exist_ok=True)
+        order = [c for c in configurations if c in figures]
+        document = {"machine": machine(), "configurations": {c: figures[c] for c in order}}
+        path.write_text(json.dumps(document, indent=1) + "\n")

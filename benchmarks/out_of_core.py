@@ -1,0 +1,130 @@
+"""An 8 GB .npy (20,000,000 × 100 float32) solved under a budget of 1 GB, beside dask.array.linalg.lstsq.
+
+The machine has more memory than the file is long, so pages are dropped from the page cache as they are read, in the plain
+read that sets the pace as well as in the solve: every pass comes from the disk. The peak of the resident set is that of
+the whole process.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from harness import compare, peak_rss
+
+ROWS, COLUMNS, REPEATS = 20_000_000, 100, 5
+FOLDER = Path(tempfile.gettempdir()) / "leyden-benchmark-out-of-core"
+BLOCK = 100_000
+
+
+def prepare() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    a = np.lib.format.open_memmap(FOLDER / "a.npy", "w+", np.float32, (ROWS, COLUMNS))
+    x = np.random.default_rng(1).standard_normal(COLUMNS)
+    b = np.empty(ROWS, np.float32)
+    for i in range(0, ROWS, BLOCK):
+        rng = np.random.Generator(np.random.Philox(key=[0, i]))
+        block = rng.standard_normal((BLOCK, COLUMNS), dtype=np.float32)
+        a[i : i + BLOCK] = block
+        b[i : i + BLOCK] = block @ x + rng.standard_normal(BLOCK)
+    a.flush()
+    np.save(FOLDER / "b.npy", b)
+    np.save(FOLDER / "x.npy", x)
+    os.sync()
+
+
+def _forget(fd: int, offset: int = 0, length: int = 0) -> None:
+    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def _plain_read() -> float:
+    """Bytes a second of reading the file once from the disk, straight into one buffer."""
+    fd = os.open(FOLDER / "a.npy", os.O_RDONLY)
+    _forget(fd)
+    buffer, done = np.empty(2**24, np.uint8), 0
+    began = time.perf_counter()
+    while count := os.preadv(fd, [buffer], done):
+        _forget(fd, done, count)
+        done += count
+    os.close(fd)
+    return done / (time.perf_counter() - began)
+
+
+def _leyden(memory: str) -> dict:
+    import leyden as ly
+    from leyden.rows.npy import NpyRows
+
+    class Cold(NpyRows):
+        def read(self, start, stop, buffer=None):
+            block = super().read(start, stop, buffer)
+            _forget(self._fd, self._offset + start * self._stride, (stop - start) * self._stride)
+            return block
+
+    b = np.load(FOLDER / "b.npy")
+    rows = Cold(FOLDER / "a.npy", target=b)
+    _forget(rows._fd)
+    runs, fractions = [], []
+    for _ in range(REPEATS):
+        rate = _plain_read()
+        began = time.perf_counter()
+        solution = ly.lstsq(rows, memory=memory)
+        runs.append(time.perf_counter() - began)
+        fractions.append([p.nbytes / p.seconds / rate for p in solution.trace.passes])
+        assert solution.certificate.holds
+    c = solution.certificate
+    error = np.abs(solution.x - np.load(FOLDER / "x.npy")).max()
+    return {
+        "median_s": statistics.median(runs),
+        "min_s": min(runs),
+        "max_s": max(runs),
+        "repeats": REPEATS,
+        "predicted_s": solution.plan.seconds,
+        "read_GB_s": rate / 1e9,
+        "passes": [p.name for p in solution.trace.passes],
+        "passes_of_read_rate": [round(statistics.median(f), 3) for f in zip(*fractions, strict=True)],
+        "peak_rss_GB": peak_rss() / 1e9,
+        "certificate": {"backward_error": c.backward_error, "forward_error": c.forward_error_bound},
+        "largest_error_to_planted": float(error),
+    }
+
+
+def _dask() -> dict:
+    import dask
+    import dask.array as da
+
+    runs = []
+    for _ in range(REPEATS):
+        fd = os.open(FOLDER / "a.npy", os.O_RDONLY)
+        _forget(fd)
+        os.close(fd)
+        a = da.from_array(np.load(FOLDER / "a.npy", mmap_mode="r"), chunks=(250_000, COLUMNS))
+        b = da.from_array(np.load(FOLDER / "b.npy"), chunks=250_000)
+        began = time.perf_counter()
+        with dask.config.set(scheduler="threads"):
+            x = da.linalg.lstsq(a, b)[0].compute()
+        runs.append(time.perf_counter() - began)
+    return {
+        "median_s": statistics.median(runs),
+        "min_s": min(runs),
+        "max_s": max(runs),
+        "repeats": REPEATS,
+        "peak_rss_GB": peak_rss() / 1e9,
+        "largest_error_to_planted": float(np.abs(x - np.load(FOLDER / "x.npy")).max()),
+    }
+
+
+def measure(configuration: str) -> dict:
+    return _dask() if configuration == "dask lstsq" else _leyden("1GB")
+
+
+if __name__ == "__main__":
+    try:
+        compare("out_of_core", measure, ["leyden", "dask lstsq"], prepare)
+    finally:
+        if "--only" not in os.sys.argv:
+            shutil.rmtree(FOLDER, ignore_errors=True)

@@ -1,0 +1,79 @@
+"""Budgets: amounts as people write them, and layouts that fit."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import leyden as ly
+from leyden.engine.budget import format_bytes, layout, parse_memory
+from leyden.rows.npy import NpyRows
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("512MB", 512e6), ("2GB", 2e9), ("1.5 GiB", 1.5 * 2**30), ("100", 100), ("3kb", 3000), ("1TiB", 2**40), (12345, 12345)],
+)
+def test_amounts_of_memory_are_read_as_people_write_them(text, count):
+    assert parse_memory(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "lots", "-1GB", "1XB", "GB", 0, -5])
+def test_what_is_not_an_amount_is_refused(text):
+    with pytest.raises(ly.OptionError, match="is not an amount"):
+        parse_memory(text)
+
+
+def test_bytes_are_written_in_the_unit_a_person_would_use():
+    assert [format_bytes(v) for v in (5, 1500, 2.5e6, 8e9, 3e13)] == ["5 B", "1.5 kB", "2.5 MB", "8 GB", "30 TB"]
+
+
+class _Fold:
+    scratch_nbytes = 5_000
+
+    def __init__(self, state_nbytes):
+        self.state_nbytes = state_nbytes
+
+
+@given(st.integers(1, 10**6), st.integers(1, 500), st.integers(20_000, 10**9), st.integers(0, 10**5))
+def test_a_layout_fits_the_budget_or_says_why_not(n, d, memory, state):
+    rows = NpyRows.__new__(NpyRows)
+    rows.shape, rows.row_nbytes = (n, d), 8 * d
+    try:
+        cut = layout(rows, [_Fold(state)], memory, threads=8)
+    except ly.BudgetError as error:
+        assert "too small" in str(error)
+        assert memory < 3 * state + 5_000 + 4 * 8 * d
+        return
+    assert 1 <= cut.block_rows <= n
+    assert cut.segment_rows % cut.block_rows == 0
+    assert cut.threads <= 8
+    blocks = 2 * cut.block_rows * 8 * d
+    assert blocks + state + 5_000 <= memory
+    assert (cut.block_rows, cut.segment_rows) == (lambda c: (c.block_rows, c.segment_rows))(
+        layout(rows, [_Fold(state)], memory, threads=1)
+    )
+
+
+def test_the_peak_of_a_solve_stays_within_its_budget(tmp_path):
+    """Measured in a process of its own, over what the libraries take by themselves."""
+    import subprocess
+    import sys
+
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).standard_normal((400_000, 60)))
+    np.save(tmp_path / "b.npy", np.ones(400_000))
+    script = """
+import resource, sys
+import numpy as np, leyden as ly
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+small = np.random.default_rng(0).standard_normal((2000, 60))
+ly.lstsq(small, np.ones(2000), method=sys.argv[2])
+before = peak()
+ly.lstsq(ly.open(sys.argv[1] + "/a.npy", target=np.load(sys.argv[1] + "/b.npy", mmap_mode="r")), memory="60MB", method=sys.argv[2])
+print(peak() - before)
+"""
+    for method in ("gram64", "tsqr", "sketch"):
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path), method], capture_output=True, text=True, check=True
+        )
+        assert int(run.stdout) < 60e6 + 30e6, f"{method}: {int(run.stdout) / 1e6:.0f} MB over the libraries"

@@ -1,0 +1,97 @@
+"""The local executor: every row once, in a fixed order of merging, whatever the threads; errors come out as they are."""
+
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import leyden as ly
+from leyden.engine.budget import Layout
+from leyden.engine.local import Local, MergeTree
+from leyden.engine.reduction import Reduction
+from leyden.rows import open as open_rows
+
+
+class Order(Reduction):
+    """Concatenates row indices, and remembers how states were merged."""
+
+    state_nbytes = 1000
+
+    def start(self):
+        return ()
+
+    def update(self, state, block):
+        return (*state, *range(block.start, block.start + block.rows))
+
+    def merge(self, a, b):
+        return (*a, *b)
+
+    def finish(self, state):
+        return state
+
+
+class Parenthesised(Order):
+    def merge(self, a, b):
+        return (a, b)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 4), st.integers(1, 4))
+def test_every_row_is_folded_once_and_in_order(n, block_rows, per_segment, threads):
+    rows = open_rows(np.ones((n, 1)))
+    layout = Layout(n, block_rows, block_rows * per_segment, threads, 10**9)
+    (state,) = Local().fold(rows, [Order()], layout)
+    assert state == tuple(range(n))
+
+
+@given(st.permutations(range(11)), st.permutations(range(11)))
+def test_the_merge_tree_does_not_depend_on_who_finishes_first(first, second):
+    results = []
+    for order in (first, second):
+        tree = MergeTree([Parenthesised()], 11)
+        for segment in order:
+            tree.add(segment, [segment])
+        results.append(tree.result())
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_an_error_in_the_middle_of_a_pass_is_raised_as_it_is(prefetch, threads):
+    rows = open_rows(np.ones((1000, 1)))
+    rows.in_memory = not prefetch
+    read = rows.read
+
+    def failing(start, stop, buffer=None):
+        if start <= 500 < stop:
+            raise ly.DataError("the disk is on fire", where="row 500")
+        return read(start, stop, buffer)
+
+    rows.read = failing
+    before = threading.active_count()
+    with pytest.raises(ly.DataError, match="row 500: the disk is on fire"):
+        Local().fold(rows, [Order()], Layout(1000, 10, 20, threads, 10**9))
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_read_ahead_are_not_overwritten_before_they_are_used(tmp_path, threads):
+    values = np.arange(30_000.0).reshape(-1, 3)
+    np.save(tmp_path / "a.npy", values)
+    rows = open_rows(tmp_path / "a.npy")
+
+    class Sum(Order):
+        def start(self):
+            return 0.0
+
+        def update(self, state, block):
+            assert block.data[0, 0] == 3 * block.start
+            return state + float(block.data.sum())
+
+        def merge(self, a, b):
+            return a + b
+
+    (total,) = Local().fold(rows, [Sum()], Layout(10_000, 100, 300, threads, 10**9))
+    assert total == values.sum()

@@ -1,0 +1,186 @@
+"""Every kernel beside its plain NumPy twin, and beside exact arithmetic where it promises that."""
+
+import mpmath as mp
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from leyden.rows import Block
+from leyden.solve import _kernels
+from leyden.solve.coordinates import Coordinates
+from leyden.solve.reductions import TSQR, Gradient, Gram, ProductGram, SparseSignSketch
+from tests.truth import exact
+
+NOTHING = np.empty(0)
+
+
+def case(seed, m=37, d=11, k=2, intercept=True, dtype=np.float64, weighted=True):
+    """Data, targets, weights, and coordinates with a scale of powers of two."""
+    rng = np.random.default_rng(seed)
+    p = d + intercept
+    a = rng.standard_normal((m, d)).astype(dtype)
+    shift = rng.standard_normal(p + k)
+    if intercept:
+        shift[d] = 0
+    coordinates = Coordinates(d, k, intercept, 0.3, shift, np.exp2(rng.integers(-3, 4, p + k)))
+    return a, rng.standard_normal((m, k)), rng.exponential(size=m) if weighted else None, coordinates
+
+
+def working(a, b, w, c):
+    """Working rows by their definition."""
+    ones = [np.ones((len(a), 1))] if c.intercept else []
+    rows = (np.hstack([a.astype(float), *ones, b]) - c.shift) * c.scale
+    return rows if w is None else np.sqrt(w)[:, None] * rows
+
+
+cases = st.builds(
+    case,
+    st.integers(0, 2**32 - 1),
+    m=st.integers(1, 70),
+    d=st.integers(1, 40),
+    k=st.integers(1, 3),
+    intercept=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    weighted=st.booleans(),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(cases)
+def test_pack_writes_working_rows_dense_and_sparse(problem):
+    a, b, w, c = problem
+    a = np.where(np.abs(a) > 0.7, a, 0)
+    root = NOTHING if w is None else np.sqrt(w)
+    expected = working(a, b, w, c)
+    out = np.full(expected.shape, np.nan)
+    _kernels.pack_dense(a, b, root, c.shift, c.scale, c.intercept, out)
+    np.testing.assert_allclose(out, expected, rtol=1e-14, atol=1e-14)
+    s = sp.csr_array(a)
+    out = np.full(expected.shape, np.nan)
+    _kernels.pack_sparse(s.data, s.indices, s.indptr, c.d, b, root, c.shift, c.scale, c.intercept, out)
+    np.testing.assert_allclose(out, expected, rtol=1e-14, atol=1e-14)
+
+
+@settings(deadline=None, max_examples=40)
+@given(cases)
+def test_gram_of_the_working_rows(problem):
+    a, b, w, c = problem
+    expected = working(a, b, w, c).T @ working(a, b, w, c)
+    block = Block(0, np.ascontiguousarray(a), b, w)
+    for dtype, rtol in ((np.float64, 1e-13), (np.float32, 1e-5)):
+        gram = Gram(c, dtype, tile_rows=16)
+        size = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+        found = gram.finish(gram.update(gram.start(), block))
+        assert (np.abs(found - expected) <= rtol * size).all()
+        assert (np.abs(found - expected) <= gram.rounding(len(a), len(a)) * size + 1e-13 * size).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(cases)
+def test_gram_of_sparse_rows(problem):
+    a, b, w, c = problem
+    shift = c.shift.copy()
+    shift[: c.d] = 0
+    c = Coordinates(c.d, c.k, c.intercept, 0.0, shift, c.scale)
+    a = np.where(np.abs(a) > 0.7, a, 0)
+    expected = working(a, b, w, c).T @ working(a, b, w, c)
+    gram = Gram(c, np.float64)
+    found = gram.finish(gram.update(gram.start(), Block(0, sp.csr_array(a), b, w)))
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
+
+
+@settings(deadline=None, max_examples=30)
+@given(cases, st.booleans())
+def test_the_gradient_is_right_to_the_bound_it_states(problem, sparse):
+    a, b, w, c = problem
+    rng = np.random.default_rng(0)
+    x, x0 = rng.standard_normal((c.d, c.k)), rng.standard_normal(c.k)
+    x0 = x0 if c.intercept else np.zeros(c.k)
+    data = sp.csr_array(a) if sparse else np.ascontiguousarray(a)
+    gradient = Gradient(x, x0, intercept=c.intercept, rows=len(a), sparse=sparse)
+    half = len(a) // 2
+    states = [gradient.start(), gradient.start()]
+    for state, part in zip(states, (slice(0, half), slice(half, None)), strict=True):
+        if len(a[part]):
+            gradient.update(state, Block(0, data[part], b[part], None if w is None else w[part]))
+    found = gradient.finish(gradient.merge(*states))
+    design = exact(np.hstack([a, np.ones((len(a), 1))]) if c.intercept else a)
+    weights = [mp.mpf(float(v)) for v in (np.ones(len(a)) if w is None else w)]
+    for t in range(c.k):
+        unknowns = exact(np.concatenate([x[:, t], x0[t : t + 1]]) if c.intercept else x[:, t])
+        r = exact(b[:, t]) - design * unknowns
+        size = [abs(mp.mpf(float(v))) for v in b[:, t]]
+        for i in range(len(a)):
+            size[i] += mp.fsum(abs(design[i, j] * unknowns[j]) for j in range(c.p))
+        for j in range(c.p):
+            truth = mp.fsum(weights[i] * design[i, j] * r[i] for i in range(len(a)))
+            allowed = mp.fsum(
+                weights[i] * abs(design[i, j]) * (found.residual_unit * size[i] + found.sum_unit * abs(r[i]))
+                for i in range(len(a))
+            )
+            assert abs(mp.mpf(float(found.hi[j, t])) + mp.mpf(float(found.lo[j, t])) - truth) <= allowed
+        assert found.rr[t] == pytest.approx(float(mp.fsum(u * v * v for u, v in zip(weights, r, strict=True))), rel=1e-12)
+    np.testing.assert_allclose(found.bb, (b**2 * np.array(weights, float)[:, None]).sum(axis=0), rtol=1e-12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(cases)
+def test_the_product_gram_is_right_however_ill_conditioned(problem):
+    a, _, w, c = problem
+    rng = np.random.default_rng(1)
+    x = np.triu(rng.standard_normal((c.p, c.p)))
+    expected = (working(a, np.zeros((len(a), c.k)), w, c)[:, : c.p]) @ x
+    for kernel in (True, False):
+        reduction = ProductGram(c, x, exact=kernel)
+        found = reduction.finish(reduction.update(reduction.start(), Block(0, np.ascontiguousarray(a), None, w)))
+        np.testing.assert_allclose(found, expected.T @ expected, rtol=1e-11, atol=1e-11 * np.abs(expected).max() ** 2)
+
+
+def test_an_entry_of_the_exact_product_survives_total_cancellation():
+    a = np.array([[1.0, 1.0 + 2.0**-50]])
+    x = np.array([[2.0**60], [-(2.0**60)]])
+    out, scratch = np.empty((1, 1)), np.empty((2, 1))
+    _kernels.multiply_doubled(a, np.zeros(2), np.ones(2), NOTHING, False, x, scratch[0], scratch[1], out)
+    assert out[0, 0] == -(2.0**10)
+
+
+def test_tsqr_folds_to_the_factor_of_all_rows():
+    a, b, w, c = case(3, m=500, d=6)
+    reduction = TSQR(c)
+    states = [reduction.update(reduction.start(), Block(i, a[i : i + 100], b[i : i + 100], w[i : i + 100])) for i in range(0, 500, 100)]
+    r = reduction.finish(reduction.merge(reduction.merge(states[0], states[1]), reduction.merge(states[2], reduction.merge(*states[3:]))))
+    rows = working(a, b, w, c)
+    np.testing.assert_allclose(r.T @ r, rows.T @ rows, rtol=1e-12, atol=1e-12 * np.abs(rows.T @ rows).max())
+
+
+def test_a_sketch_is_the_same_from_any_blocks_in_any_order():
+    a, b, w, c = case(4, m=5000, d=6)
+    reduction = SparseSignSketch(c, seed=7)
+
+    def block(start, stop):
+        return Block(start, a[start:stop], b[start:stop], w[start:stop])
+
+    whole = reduction.finish(reduction.update(reduction.start(), block(0, 5000)))
+    parts = reduction.start()
+    for start, stop in ((3000, 5000), (0, 17), (1500, 3000), (17, 1500)):
+        parts = reduction.merge(parts, reduction.update(reduction.start(), block(start, stop)))
+    np.testing.assert_allclose(reduction.finish(parts), whole, rtol=1e-12, atol=1e-12)
+    assert not np.allclose(SparseSignSketch(c, seed=8).update(np.zeros_like(whole), block(0, 5000)), whole)
+
+
+def test_a_sketch_embeds_the_column_space():
+    rng = np.random.default_rng(5)
+    q, _ = np.linalg.qr(rng.standard_normal((4000, 20)))
+    c = Coordinates(20, 0, False, 0.0, np.zeros(20), np.ones(20))
+    worst = []
+    for seed in range(20):
+        reduction = SparseSignSketch(c, seed)
+        sketched = reduction.finish(reduction.update(reduction.start(), Block(0, q, np.empty((4000, 0)))))
+        s = np.linalg.svd(sketched, compute_uv=False)
+        worst.append((s[-1], s[0]))
+    low, high = np.array(worst).T
+    assert low.min() > 0.2
+    assert high.max() < 1.9
+    assert abs(np.mean(low**2 + high**2) / 2 - 1) < 0.5

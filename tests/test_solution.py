@@ -1,0 +1,149 @@
+"""Solutions on disk: what is saved is what was found, and whatever is changed is noticed."""
+
+import json
+
+import numpy as np
+import pytest
+
+import leyden as ly
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((500, 6))
+    return a, a @ rng.standard_normal(6) + rng.standard_normal(500)
+
+
+SETTINGS = [
+    {},
+    {"ridge": 2.0, "intercept": True},
+    {"method": "tsqr"},
+    {"method": "sketch", "intercept": True},
+    {"method": "gram64", "ridge": 0.1},
+]
+
+
+@pytest.mark.parametrize("options", SETTINGS)
+def test_a_saved_solution_verifies_against_its_data(tmp_path, problem, options):
+    a, b = problem
+    solution = ly.lstsq(a, b, **options)
+    loaded = ly.load(solution.save(tmp_path / "solution"))
+    np.testing.assert_array_equal(loaded.x, solution.x)
+    assert loaded.intercept == solution.intercept
+    assert loaded.certificate == solution.certificate
+    assert loaded.plan == solution.plan
+    again = ly.verify(tmp_path / "solution", ly.open(a, target=b))
+    assert again.holds, again
+    assert again.backward_error <= 1e-14
+
+
+@pytest.mark.parametrize("options", SETTINGS)
+def test_a_change_in_the_last_place_of_one_coefficient_is_noticed(tmp_path, problem, options):
+    a, b = problem
+    folder = ly.lstsq(a, b, **options).save(tmp_path / "solution")
+    x = np.load(folder / "x.npy")
+    x[3, 0] = np.nextafter(x[3, 0], 9)
+    np.save(folder / "x.npy", x)
+    again = ly.verify(folder, ly.open(a, target=b))
+    assert not again.holds
+    assert "do not belong together" in str(again)
+
+
+@pytest.mark.parametrize("options", SETTINGS)
+def test_a_change_of_one_number_of_one_row_is_noticed(tmp_path, problem, options):
+    a, b = problem
+    solution = ly.lstsq(a, b, **options)
+    changed = a.copy()
+    changed[321, 4] *= 1 + 1e-13
+    assert not ly.verify(solution, ly.open(changed, target=b)).holds
+    changed = b.copy()
+    changed[7] += 1e-13
+    assert not ly.verify(solution, ly.open(a, target=changed)).holds
+
+
+@pytest.mark.parametrize("options", SETTINGS)
+def test_a_certificate_that_claims_too_much_is_noticed(tmp_path, problem, options):
+    a, b = problem
+    folder = ly.lstsq(a, b, tol=1e-13, **options).save(tmp_path / "solution")
+    document = json.loads((folder / "solution.json").read_text())
+    for bound in document["certificate"]["bounds"].values():
+        bound["value"] *= 1e-3
+    (folder / "solution.json").write_text(json.dumps(document))
+    assert "the solution claims" in str(ly.verify(folder, ly.open(a, target=b)))
+
+
+@pytest.mark.parametrize("file", ["witness", "shift", "scale", "gradient", "coefficient_error"])
+def test_tampering_with_any_other_array_never_makes_a_false_certificate_hold(tmp_path, problem, file):
+    a, b = problem
+    folder = ly.lstsq(a, b, intercept=True).save(tmp_path / "solution")
+    array = np.load(folder / f"{file}.npy")
+    array.flat[0] = array.flat[0] * 0.25 + (0.5 if file == "shift" else 0)
+    np.save(folder / f"{file}.npy", array)
+    again = ly.verify(folder, ly.open(a, target=b))
+    # Another shift or scale is other coordinates for the same truth; anything else is noticed.
+    assert not again.holds or file in ("shift", "scale", "witness")
+
+
+def test_a_rank_deficient_solution_verifies(tmp_path):
+    rng = np.random.default_rng(1)
+    half = rng.standard_normal((100, 3))
+    a, b = np.hstack([half, half]), rng.standard_normal(100)
+    folder = ly.lstsq(a, b).save(tmp_path / "solution")
+    assert ly.verify(folder, ly.open(a, target=b)).holds
+    a[5, 1] += 1e-6
+    assert not ly.verify(folder, ly.open(a, target=b)).holds
+
+
+def test_data_of_another_shape_is_told_apart(problem):
+    a, b = problem
+    solution = ly.lstsq(a, b)
+    assert "499 rows" in str(ly.verify(solution, ly.open(a[:-1], target=b[:-1])))
+
+
+def test_a_solution_in_the_wrong_place_or_damaged_is_a_sentence(tmp_path, problem):
+    with pytest.raises(ly.SolutionError, match="there is no solution here"):
+        ly.load(tmp_path / "nowhere")
+    solution = ly.lstsq(*problem)
+    folder = solution.save(tmp_path / "solution")
+    (folder / "x.npy").write_bytes(b"nonsense")
+    with pytest.raises(ly.SolutionError, match="damaged"):
+        ly.load(folder)
+    folder = solution.save(folder)
+    (folder / "x.npy").unlink()
+    with pytest.raises(ly.SolutionError, match="damaged"):
+        ly.load(folder)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(ly.SolutionError, match="exists and is not a solution"):
+        solution.save(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
+
+
+def test_nothing_that_executes_is_saved(tmp_path, problem):
+    folder = ly.lstsq(*problem).save(tmp_path / "solution")
+    assert {file.suffix for file in folder.iterdir()} == {".json", ".npy"}
+    for file in folder.glob("*.npy"):
+        np.load(file, allow_pickle=False)
+
+
+def test_an_infinite_bound_survives_the_round_trip(tmp_path, problem):
+    solution = ly.lstsq(*problem, tol=1e-30)
+    assert not ly.load(solution.save(tmp_path / "solution")).certificate.holds
+
+
+def test_the_plan_is_kept_beside_what_happened(problem):
+    solution = ly.lstsq(*problem)
+    assert solution.plan.seconds > 0
+    assert solution.trace.seconds > 0
+    assert len(solution.trace.passes) >= len(solution.plan.passes) - 1
+    text = str(solution.plan)
+    for word in ("method", "pass 1", "total", "flops", "peak", "not "):
+        assert word in text
+
+
+def test_planning_runs_nothing_and_says_why(problem):
+    plan = ly.plan.lstsq(*problem, method="tsqr")
+    assert plan.method == "tsqr"
+    assert plan.nbytes == len(plan.passes) * 500 * 6 * 8
+    assert {name for name, _, _ in plan.alternatives} == {"gram32", "gram64", "sketch"}
