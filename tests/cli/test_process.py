@@ -6,13 +6,21 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 import leyden as ly
 
 LEYDEN = [sys.executable, "-m", "leyden.cli"]
 HEAVY = {"numpy", "scipy", "numba", "pyarrow", "sklearn", "pandas"}
+
+
+@pytest.fixture(autouse=True)
+def same_package(monkeypatch):
+    """Processes import the package that is tested, wherever they run."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(ly.__file__).absolute().parents[1]))
 
 
 def test_help_imports_nothing_heavy():
@@ -49,17 +57,13 @@ def test_an_interrupt_ends_a_run_at_once_with_one_line(tmp_path):
         "def wait(*a, **k):\n    print('reading', flush=True)\n    time.sleep(60)\n"
         "leyden.rows.open = wait\nleyden.cli.main()"
     )
-    run = subprocess.Popen(
-        [sys.executable, "-c", code, "lstsq", "a.npy", "--target", "a.npy"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert run.stdout.readline() == "reading\n"
-    began = time.monotonic()
-    run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=10)
+    command = [sys.executable, "-c", code, "lstsq", "a.npy", "--target", "a.npy"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=tmp_path) as run:
+        assert run.stdout.readline() == "reading\n"
+        began = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=10)
     assert run.returncode == 130
     assert said == "leyden: interrupted\n"
     assert time.monotonic() - began < 5

@@ -40,3 +40,22 @@ class Engine:
         seconds = time.perf_counter() - began
         self.trace.passes.append(PassRecord(label, rows.shape[0], rows.stored_nbytes, seconds, cut.threads))
         return results
+
+
+def read_rate(rows: Rows, memory: int) -> float:
+    """Stored bytes a second at which ``rows`` can be read here and now: a few consecutive blocks, timed.
+
+    What a plan predicts rests on it: the disk, the page cache and the decoding of the format are all in it.
+    """
+    n = rows.shape[0]
+    stored = rows.stored_nbytes / n
+    length = max(1, min(n // 4, int(min(8 * 2**20, memory / 8) / max(rows.row_nbytes, 1))))
+    buffer, start = rows.buffer(length), n // 2
+    best = 0.0
+    for _ in range(4):
+        stop = min(start + length, n)
+        began = time.perf_counter()
+        rows.read(start, stop, buffer)
+        best = max(best, (stop - start) * stored / max(time.perf_counter() - began, 1e-9))
+        start = stop if stop < n else 0
+    return best

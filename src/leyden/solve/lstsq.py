@@ -30,7 +30,7 @@ from leyden.certificate import Certificate
 from leyden.engine.budget import parse_memory, thread_count
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
-from leyden.engine.sweep import Engine
+from leyden.engine.sweep import Engine, read_rate
 from leyden.errors import DataError, OptionError
 from leyden.plan import Machine, PassPlan, Plan, machine
 from leyden.rows import Rows
@@ -331,10 +331,8 @@ def plan(
         float(ridge), bool(intercept), float(tol), forward_tol, int(seed), parse_memory(memory), threads, progress
     )
     with single_threaded_blas():
-        began = time.perf_counter()
         seen = probe(rows, intercept=options.intercept, ridge=options.ridge)
-        probing = time.perf_counter() - began
-    return _choose(rows, options, seen, method, seen.rows * rows.row_nbytes / max(probing, 1e-9))
+    return _choose(rows, options, seen, method, math.inf if rows.in_memory else read_rate(rows, options.memory))
 
 
 def _open(a: Any, b: Any, weights: Any) -> Rows:
