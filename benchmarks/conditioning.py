@@ -1,4 +1,4 @@
-"""Condition numbers from 1e2 to 1e14, float64, 100,000 × 100: error, certified bound, and what normal equations do.
+"""Condition numbers from 1e2 to 1e14, float64, 100,000 × 100: error, certified bound, and normal equations.
 
 The truth is exact: the matrix is cut into integers short enough that their Gram matrices are exact in float64, these are
 put together as Python integers, and the normal equations are solved with 100 digits.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mpmath as mp
 import numpy as np
+
 from harness import RESULTS, machine
 
 ROWS, COLUMNS = 100_000, 100
@@ -78,7 +79,9 @@ def measure(decades: int) -> dict:
             "passes": len(solution.trace.passes),
         }
         # The bound is relative to the computed x, the error here to the exact one.
-        assert figures["leyden"][method]["error"] <= c.forward_error_bound * 1.0001 * float(np.linalg.norm(solution.x) / size)
+        assert figures["leyden"][method]["error"] <= c.forward_error_bound * 1.0001 * float(
+            np.linalg.norm(solution.x) / size
+        )
     try:
         figures["normal equations"] = error(np.linalg.solve(a.T @ a, a.T @ b))
     except np.linalg.LinAlgError:
@@ -97,7 +100,9 @@ def plot(figures: list[dict], path: Path) -> None:
     fig, ax = plt.subplots(figsize=(7, 4.2), layout="constrained")
     condition = [f["condition"] for f in figures]
     auto = [f["leyden"]["auto"] for f in figures]
-    ax.loglog(condition, [f["normal equations"] for f in figures], "s--", color="#b5483a", label="NumPy, normal equations")
+    ax.loglog(
+        condition, [f["normal equations"] for f in figures], "s--", color="#b5483a", label="NumPy, normal equations"
+    )
     ax.loglog(condition, [f["numpy lstsq"] for f in figures], "^--", color="#8a8a8a", label="NumPy lstsq (SVD)")
     ax.fill_between(condition, 1e-17, [a["bound"] for a in auto], color="#2b6cb0", alpha=0.12)
     ax.loglog(condition, [a["bound"] for a in auto], "-", color="#2b6cb0", label="Leyden, certified bound")

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
 from harness import compare, repeat
 
 ROWS, COLUMNS, REPEATS = 5_000_000, 50, 5
@@ -38,8 +39,9 @@ def prepare() -> None:
 
 
 def measure(configuration: str) -> dict:
-    import leyden as ly
     from sklearn.linear_model import LinearRegression, Ridge
+
+    import leyden as ly
 
     a, b = np.load(FOLDER / "a.npy"), np.load(FOLDER / "b.npy")
     reference = np.load(FOLDER / "reference.npy")
@@ -54,13 +56,15 @@ def measure(configuration: str) -> dict:
     figures = {"largest_relative_coefficient_error": float(np.abs((x - reference) / reference).max())}
     if configuration == "leyden":
         c = answer.certificate
-        figures["certificate"] = {"holds": c.holds, "backward_error": c.backward_error, "forward_error": c.forward_error_bound}
+        figures["certificate"] = {
+            "holds": c.holds,
+            "backward_error": c.backward_error,
+            "forward_error": c.forward_error_bound,
+        }
         figures["method"] = answer.plan.method
         assert (np.abs(x - reference) <= answer.coefficient_error + 1e-15 * np.abs(reference)).all()
     return figures | repeat(run, REPEATS)
 
 
 if __name__ == "__main__":
-    compare(
-        "far_from_zero", measure, ["leyden", "sklearn LinearRegression", "sklearn Ridge cholesky"], prepare
-    )
+    compare("far_from_zero", measure, ["leyden", "sklearn LinearRegression", "sklearn Ridge cholesky"], prepare)

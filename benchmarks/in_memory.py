@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
 from harness import compare, peak_rss, repeat
 
 ROWS, COLUMNS, REPEATS = 1_000_000, 200, 5
@@ -46,8 +47,9 @@ def _gradient(a: np.ndarray, b: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def measure(configuration: str) -> dict:
-    import leyden as ly
     from sklearn.linear_model import LinearRegression, Ridge
+
+    import leyden as ly
 
     a, b = np.load(FOLDER / "a.npy"), np.load(FOLDER / "b.npy")
     runs = {
@@ -56,7 +58,9 @@ def measure(configuration: str) -> dict:
         "sklearn LinearRegression": lambda: LinearRegression().fit(a, b),
         "sklearn LinearRegression, no intercept": lambda: LinearRegression(fit_intercept=False).fit(a, b),
         "sklearn Ridge cholesky": lambda: Ridge(alpha=1.0, solver="cholesky").fit(a, b),
-        "sklearn Ridge cholesky, no intercept": lambda: Ridge(alpha=1.0, solver="cholesky", fit_intercept=False).fit(a, b),
+        "sklearn Ridge cholesky, no intercept": lambda: Ridge(alpha=1.0, solver="cholesky", fit_intercept=False).fit(
+            a, b
+        ),
         "numpy lstsq": lambda: np.linalg.lstsq(a, b),
     }
     run = runs[configuration]
@@ -73,7 +77,11 @@ def measure(configuration: str) -> dict:
         figures["forward_error"] = float(np.linalg.norm(x - saved["x"]) / np.linalg.norm(saved["x"]))
     if configuration.startswith("leyden"):
         c = answer.certificate
-        figures["certificate"] = {"holds": c.holds, "backward_error": c.backward_error, "forward_error": c.forward_error_bound}
+        figures["certificate"] = {
+            "holds": c.holds,
+            "backward_error": c.backward_error,
+            "forward_error": c.forward_error_bound,
+        }
         figures["method"] = answer.plan.method
         figures["predicted_s"] = answer.plan.seconds
         figures["passes_s"] = [round(p.seconds, 4) for p in answer.trace.passes]

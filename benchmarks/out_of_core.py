@@ -1,8 +1,8 @@
 """An 8 GB .npy (20,000,000 × 100 float32) solved under a budget of 1 GB, beside dask.array.linalg.lstsq.
 
-The machine has more memory than the file is long, so pages are dropped from the page cache as they are read, in the plain
-read that sets the pace as well as in the solve: every pass comes from the disk. The peak of the resident set is that of
-the whole process.
+The machine has more memory than the file is long, so pages are dropped from the page cache as they are read, in the
+plain read that sets the pace as well as in the solve: every pass comes from the disk. The peak of the resident set is
+that of the whole process.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+
 from harness import compare, peak_rss
 
 ROWS, COLUMNS, REPEATS = 20_000_000, 100, 5

@@ -123,7 +123,11 @@ class Certificate:
         width = max((len(b.name) for b in self.bounds.values()), default=0)
         lines = [f"certificate {'HOLDS' if self.holds else 'DOES NOT HOLD'}"]
         for bound in self.bounds.values():
-            asked = "" if bound.tolerance is None else f"  (asked {bound.tolerance:.0e}{'' if bound.holds else ', NOT MET'})"
+            asked = (
+                ""
+                if bound.tolerance is None
+                else f"  (asked {bound.tolerance:.0e}{'' if bound.holds else ', NOT MET'})"
+            )
             sure = f", probability {bound.confidence:g}" if bound.grade == "probabilistic" else ""
             below = "" if bound.lower is None else f" (≥ {bound.lower:.2e})"
             lines.append(

@@ -101,13 +101,23 @@ class Solution(ABC):
         """Inverse of ``_problem`` and ``_arrays``."""
 
     @abstractmethod
-    def verify(self, rows: Any, **options: Any) -> Certificate:
+    def verify(self, rows: Any, *, memory: str | int | None = None, progress: bool | None = False) -> Certificate:
         """Compute the certificate again, from the data, trusting nothing that was saved."""
 
-    def save(self, folder: str | os.PathLike, *, overwrite: bool = True) -> Path:
+    def save(
+        self, folder: str | os.PathLike, *, overwrite: bool = True, documents: Mapping[str, Any] | None = None
+    ) -> Path:
         """Write a folder with ``solution.json`` and one ``.npy`` a named array; nothing in it executes when loaded.
 
         The folder appears complete or not at all.
+
+        Parameters
+        ----------
+        folder : path
+        overwrite : bool, default True
+            Whether to replace a solution that is there already. Anything else is never replaced.
+        documents : mapping, optional
+            Plain values to keep beside the solution, each in a file ``NAME.json`` of its own.
 
         Raises
         ------
@@ -134,7 +144,8 @@ class Solution(ABC):
             partial.mkdir(parents=True)
             for name, array in self._arrays().items():
                 np.save(partial / f"{name}.npy", array, allow_pickle=False)
-            (partial / "solution.json").write_text(json.dumps(document, indent=1))
+            for name, values in {**(documents or {}), "solution": document}.items():
+                (partial / f"{name}.json").write_text(json.dumps(values, indent=1))
             if target.exists():
                 shutil.rmtree(target)
             partial.replace(target)

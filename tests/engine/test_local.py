@@ -1,4 +1,4 @@
-"""The local executor: every row once, in a fixed order of merging, whatever the threads; errors come out as they are."""
+"""The local executor: every row once, merged in a fixed order whatever the threads; errors come out as they are."""
 
 import threading
 

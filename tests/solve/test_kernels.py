@@ -6,12 +6,12 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.truth import exact
 
 from leyden.rows import Block
 from leyden.solve import _kernels
 from leyden.solve.coordinates import Coordinates
 from leyden.solve.reductions import TSQR, Gradient, Gram, ProductGram, SparseSignSketch
-from tests.truth import exact
 
 NOTHING = np.empty(0)
 
@@ -121,7 +121,9 @@ def test_the_gradient_is_right_to_the_bound_it_states(problem, sparse):
                 for i in range(len(a))
             )
             assert abs(mp.mpf(float(found.hi[j, t])) + mp.mpf(float(found.lo[j, t])) - truth) <= allowed
-        assert found.rr[t] == pytest.approx(float(mp.fsum(u * v * v for u, v in zip(weights, r, strict=True))), rel=1e-12)
+        assert found.rr[t] == pytest.approx(
+            float(mp.fsum(u * v * v for u, v in zip(weights, r, strict=True))), rel=1e-12
+        )
     np.testing.assert_allclose(found.bb, (b**2 * np.array(weights, float)[:, None]).sum(axis=0), rtol=1e-12)
 
 
@@ -149,8 +151,13 @@ def test_an_entry_of_the_exact_product_survives_total_cancellation():
 def test_tsqr_folds_to_the_factor_of_all_rows():
     a, b, w, c = case(3, m=500, d=6)
     reduction = TSQR(c)
-    states = [reduction.update(reduction.start(), Block(i, a[i : i + 100], b[i : i + 100], w[i : i + 100])) for i in range(0, 500, 100)]
-    r = reduction.finish(reduction.merge(reduction.merge(states[0], states[1]), reduction.merge(states[2], reduction.merge(*states[3:]))))
+    states = [
+        reduction.update(reduction.start(), Block(i, a[i : i + 100], b[i : i + 100], w[i : i + 100]))
+        for i in range(0, 500, 100)
+    ]
+    r = reduction.finish(
+        reduction.merge(reduction.merge(states[0], states[1]), reduction.merge(states[2], reduction.merge(*states[3:])))
+    )
     rows = working(a, b, w, c)
     np.testing.assert_allclose(r.T @ r, rows.T @ rows, rtol=1e-12, atol=1e-12 * np.abs(rows.T @ rows).max())
 

@@ -6,9 +6,9 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.truth import LeastSquaresTruth, norm
 
 import leyden as ly
-from tests.truth import LeastSquaresTruth, norm
 
 METHODS = ["auto", "gram32", "gram64", "tsqr", "sketch"]
 
@@ -98,7 +98,9 @@ def test_the_certificate_holds_at_any_condition_number(method, decades):
     assert condition.value >= np.linalg.cond(a / np.linalg.norm(a, axis=0)) / 2.1
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, np.int8, np.int16, np.int32, np.int64, np.uint8, bool])
+@pytest.mark.parametrize(
+    "dtype", [np.float64, np.float32, np.float16, np.int8, np.int16, np.int32, np.int64, np.uint8, bool]
+)
 def test_numbers_of_every_type_are_used_exactly_as_given(dtype):
     rng = np.random.default_rng(0)
     a = np.maximum(rng.standard_normal((50, 3)) * 20, -20 if np.dtype(dtype).kind == "f" else 0).astype(dtype)
@@ -324,5 +326,5 @@ def test_a_negative_weight_is_located():
 
 
 def test_a_budget_too_small_for_one_row_is_refused_before_anything_runs():
-    with pytest.raises(ly.BudgetError, match="too small.*Give at least"):
+    with pytest.raises(ly.BudgetError, match=r"too small.*Give at least"):
         ly.lstsq(np.ones((10, 2000)), np.ones(10), memory="1kB")

@@ -53,8 +53,8 @@ def solve_and_verify(table: Any, folder: Path) -> bool:
     to.print(str(planned), markup=False, soft_wrap=True)
     to.print()
     solution = planned.run()
-    saved = solution.save(folder / "delays")
-    recorded.write(saved, reading)
+    saved = folder / "delays"
+    solution.save(saved, documents={recorded.NAME: recorded.document(saved, reading)})
     show.print_solution(solution)
     return bool(solution.certificate.holds) and verify_twice(table, path, saved)
 

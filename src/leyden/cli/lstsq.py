@@ -19,8 +19,7 @@ def lstsq(reading: Reading, problem: Problem, output: Output, out: Out = None) -
         recorded.check_free(out)
     solution = solve(reading.open(), **asdict(problem), progress=output.progress)
     if out is not None:
-        solution.save(out)
-        recorded.write(out, reading)
+        solution.save(out, documents={recorded.NAME: recorded.document(out, reading)})
     if output.json:
         show.print_json(show.solution_document(solution))
     elif output.quiet:

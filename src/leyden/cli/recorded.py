@@ -14,7 +14,7 @@ from typing import Any
 from leyden.cli.options import Reading
 from leyden.errors import SolutionError
 
-NAME = "data.json"
+NAME = "data"
 FORMAT = 1
 
 _ROLES = ("target", "weight")
@@ -30,21 +30,18 @@ def check_free(folder: Path) -> None:
         raise SolutionError("nothing can be written here", where=str(parent), hint="Name another folder.")
 
 
-def write(folder: Path, reading: Reading) -> None:
-    """Keep how the data was read beside the solution in ``folder``."""
+def document(folder: Path, reading: Reading) -> dict[str, Any]:
+    """How the data was read, to be kept as ``data.json`` beside the solution in ``folder``."""
     given = {
         name: os.path.relpath(value, folder) if name in _ROLES and _is_file(value) else value
         for name, value in reading.given.items()
     }
-    document = {"format": FORMAT, "data": reading.data, "open": given}
-    partial = folder / f".{NAME}.{os.getpid()}"
-    partial.write_text(json.dumps(document, indent=1))
-    partial.replace(folder / NAME)
+    return {"format": FORMAT, "data": reading.data, "open": given}
 
 
 def read(folder: Path) -> dict[str, Any]:
     """The arguments of :func:`leyden.open` kept in ``folder``; none when nothing was kept."""
-    path = folder / NAME
+    path = folder / f"{NAME}.json"
     try:
         document = json.loads(path.read_text())
         if document["format"] != FORMAT:

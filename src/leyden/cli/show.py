@@ -156,13 +156,8 @@ def effects(solution: LeastSquares) -> Any:
     """|estimate| × spread of its column (about the mean, with an intercept), the largest over targets."""
     import numpy as np
 
-    c, factor = solution._coordinates, solution._whitening.factor
-    columns, last = factor[:, : c.d], factor[:, -1:]
-    if c.intercept:
-        columns = columns - last * (last.T @ columns) / (last.T @ last)
-    squares = (columns**2).sum(axis=0) - c.penalty[: c.d]
-    spread = np.sqrt(np.maximum(squares, 0.0)) / c.scale[: c.d]
-    return (np.abs(solution.x.reshape(c.d, -1)) * spread[:, None]).max(axis=1)
+    coefficients = solution.x.reshape(len(solution.columns), -1)
+    return (np.abs(coefficients) * solution.column_spread[:, None]).max(axis=1)
 
 
 def _fit(solution: LeastSquares) -> str:

@@ -104,8 +104,8 @@ class _Reader:
 class MergeTree:
     """Merges the states of segments pairwise, in an order that only the number of segments decides.
 
-    Node ``(level, i)`` holds segments ``i 2^level`` up to ``(i + 1) 2^level``; a node without a right neighbour moves up
-    as it is. Two children are merged as soon as both are there, so about one state a level is alive.
+    Node ``(level, i)`` holds segments ``i 2^level`` up to ``(i + 1) 2^level``; a node without a right neighbour moves
+    up as it is. Two children are merged as soon as both are there, so about one state a level is alive.
     """
 
     def __init__(self, reductions: Sequence[Reduction[Any, Any]], segments: int):

@@ -124,7 +124,9 @@ def _flush(gh, gl, hi, lo):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def gradient_dense(a, b, w, x, x0, gh, gl, sums):
-    """Add ``Aᵀ W r`` of ``r = b - x0 - A x`` to the doubled ``gh + gl``, and ``Σ w r²``, ``Σ w b²``, ``Σ w b``, ``Σ w`` to ``sums``.
+    """Add ``Aᵀ W r`` of ``r = b - x0 - A x`` to the doubled ``gh + gl``, and four sums to the rows of ``sums``.
+
+    These are ``Σ w r²``, ``Σ w b²``, ``Σ w b``, ``Σ w``.
 
     ``a`` (m, d) float32 or float64, ``b`` (m, k), ``w`` (m,) or empty for ones, ``x`` (k, d), ``x0`` (k,), ``gh`` and
     ``gl`` (k, p), ``sums`` (4, k). With p = d + 1 the last entry of the gradient is ``Σ w r``.
@@ -212,8 +214,9 @@ def multiply_doubled(a, shift, scale, sqrt_w, intercept, x, hi, lo, out):
     """``out = sqrt_w (working rows of a) X``, each entry rounded from a doubled sum.
 
     ``a`` (m, d) dense float32 or float64, ``x`` (p, r) with working row l of ``a`` meeting row l of ``x``. Shifting is
-    exact (TwoSum), scaling is exact when ``scale`` holds powers of two, and the weight multiplies the finished entry, so
-    ``out`` is right to a few units in its last place however ill-conditioned the product. ``hi``, ``lo`` (r,) scratch.
+    exact (TwoSum), scaling is exact when ``scale`` holds powers of two, and the weight multiplies the finished entry,
+    so ``out`` is right to a few units in its last place however ill-conditioned the product. ``hi``, ``lo`` (r,) are
+    scratch.
     """
     m, d = a.shape
     r = x.shape[1]

@@ -1,8 +1,8 @@
 r"""The certificate of a least-squares solution, from a gradient and a whitening.
 
-Let g be the gradient ``Aᵀ W r − λx`` at the answer, measured over the data in doubled arithmetic, and W a whitening with
-``‖WᵀHW − I‖ ≤ η`` (:mod:`leyden.solve.whitening`). Put y = Wᵀg and F = ‖y‖. All bounds below take the rounding error σ
-of g into account.
+Let g be the gradient ``Aᵀ W r − λx`` at the answer, measured over the data in doubled arithmetic, and W a whitening
+with ``‖WᵀHW − I‖ ≤ η`` (:mod:`leyden.solve.whitening`). Put y = Wᵀg and F = ‖y‖. All bounds below take the rounding
+error σ of g into account.
 
 *Optimality.* The exact solution z* satisfies H(z* − z) = g, so z* − z = W (WᵀHW)⁻¹ y and
 :math:`F/\sqrt{1+η} ≤ ‖\bar A(z − z^*)‖ ≤ F/\sqrt{1−η}`.
@@ -11,9 +11,9 @@ of g into account.
 ``(W y)_j`` up to ``‖w_j‖ η/(1−η) F``: with a good whitening the bound is the error itself.
 
 *Backward error* (Stewart 1977). Let e be the projection of r on the range of A. With ``ΔA = e xᵀ/‖x‖²`` the vector x
-solves ``min ‖b − (A + ΔA)x‖`` exactly: the new residual is r − e, orthogonal to both A and e. Hence a relative change of
-``‖e‖ / (‖x‖ ‖A‖_F)`` makes x exact, and :math:`‖e‖ ≤ F/\sqrt{1−η}`. It is measured with columns scaled to unit norm, so
-that it does not depend on units, and a change of at most that size relative to *each* column, times √p, suffices.
+solves ``min ‖b − (A + ΔA)x‖`` exactly: the new residual is r − e, orthogonal to both A and e. Hence a relative change
+of ``‖e‖ / (‖x‖ ‖A‖_F)`` makes x exact, and :math:`‖e‖ ≤ F/\sqrt{1−η}`. It is measured with columns scaled to unit norm,
+so that it does not depend on units; changing *each* column by at most √p times that, relatively, suffices.
 
 *Rank deficiency.* X then spans the directions kept; setting the others to exact zeros is a change of A by ‖A V₀‖_F,
 measured from the data, which enters the backward error twice (once in A, once in r).
@@ -86,8 +86,8 @@ def assess(
     w, eta = whitening.w, whitening.eta
     norms, working_norms = column_norms(c, whitening)
 
-    # The gradient of the penalised objective, in working coordinates. Its error has two parts: AᵀWδr, which a projection
-    # on the range of A does not amplify, and the rounding of the sums over rows, entry by entry, which it does.
+    # The gradient of the penalised objective, in working coordinates. Its error has two parts: AᵀWδr, which a
+    # projection on the range of A does not amplify, and the rounding of the sums over rows, which it does.
     hi, lo = gradient.hi.copy(), gradient.lo.copy()
     if c.ridge:
         doubled.subtract_product(hi[:d], lo[:d], np.full(d, c.ridge), x)
@@ -111,7 +111,7 @@ def assess(
         projection = (f + sigma) / shrink
     correction = w @ y
 
-    unknowns = np.vstack([x, x0[None]])[: p] * norms[:, None]
+    unknowns = np.vstack([x, x0[None]])[:p] * norms[:, None]
     residual = np.sqrt(gradient.rr + c.ridge * (x**2).sum(axis=0))
     backward = _backward(projection, unknowns, residual, whitening, gh, working_norms, c)
     bounds = {
@@ -207,7 +207,7 @@ def _backward(
     working_norms: np.ndarray,
     c: Coordinates,
 ) -> float:
-    columns = math.sqrt(max(np.count_nonzero(working_norms), 1))
+    columns = math.sqrt(max(int(np.count_nonzero(working_norms)), 1))
     length = np.linalg.norm(unknowns, axis=0)
     values = []
     for t in range(len(length)):
@@ -230,12 +230,12 @@ def _condition(whitening: Whitening) -> Bound:
     stretch = math.sqrt((1 + eta) / (1 - eta)) if eta < 1 else math.inf
     upper = spectral_norm_bound(factor) * spectral_norm_bound(w) * stretch
     rng = np.random.default_rng(0)
-    largest, smallest = rng.standard_normal(w.shape[0]), rng.standard_normal(w.shape[0])
+    large, small = rng.standard_normal((2, len(w)))
     for _ in range(20):
-        largest = factor.T @ (factor @ largest)
-        smallest = w @ (w.T @ smallest)
-        largest, smallest = (v / max(np.linalg.norm(v), np.finfo(float).tiny) for v in (largest, smallest))
-    lower = float(np.linalg.norm(factor @ largest) * np.linalg.norm(w.T @ smallest)) / stretch
+        large, small = factor.T @ (factor @ large), w @ (w.T @ small)
+        large /= max(float(np.linalg.norm(large)), np.finfo(float).tiny)
+        small /= max(float(np.linalg.norm(small)), np.finfo(float).tiny)
+    lower = float(np.linalg.norm(factor @ large) * np.linalg.norm(w.T @ small)) / stretch
     return Bound(
         "condition",
         upper,

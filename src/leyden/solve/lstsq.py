@@ -13,8 +13,8 @@ tsqr        Householder QR along the stream, then Gram of A R⁻¹       any con
 sketch      QR of a sparse-sign sketch, then Gram of A R⁻¹            any condition, many columns
 ==========  =======================================================  =====================================
 
-The sketch is randomized CholeskyQR (Higham, Higham, Melnichenko et al. 2023; Epperly, Meier, Nakatsukasa 2024). Where a
-method cannot be certified on the data it met, the next one of the table takes over, and the trace says so.
+The sketch is randomized CholeskyQR (Higgins, Szyld, Boman, Yamazaki 2023; compare Epperly, Meier, Nakatsukasa 2024).
+Where a method cannot be certified on the data it met, the next one of the table takes over, and the trace says so.
 """
 
 from __future__ import annotations
@@ -39,7 +39,17 @@ from leyden.rows.base import find_nonfinite
 from leyden.solution import Solution, Trace
 from leyden.solve.certify import Assessment, assess, column_norms, gradient_error
 from leyden.solve.coordinates import Coordinates, Probe, probe
-from leyden.solve.reductions import TSQR, U, Gradient, GradientResult, Gram, ProductGram, SparseSignSketch, gamma
+from leyden.solve.reductions import (
+    TSQR,
+    Gradient,
+    GradientResult,
+    Gram,
+    ProductGram,
+    SparseSignSketch,
+    U,
+    gamma,
+    triangle,
+)
 from leyden.solve.whitening import Whitening, directions, from_gram
 
 METHODS = ("gram32", "gram64", "tsqr", "sketch")
@@ -125,6 +135,19 @@ class LeastSquares(Solution):
         self._errors, self._rr, self._r2 = (coefficient_error, intercept_error), rr, r2
         self._coordinates, self._whitening, self._gradient = coordinates, whitening, gradient
 
+    @property
+    def column_spread(self) -> np.ndarray:
+        """Weighted norm of each data column, shape (d,); about its mean when there is an intercept.
+
+        ``|x| * column_spread`` ranks the columns by what they contribute.
+        """
+        c, factor = self._coordinates, self._whitening.factor
+        columns, last = factor[:, : c.d], factor[:, -1:]
+        if c.intercept:
+            columns = columns - last * (last.T @ columns) / (last.T @ last)
+        squares = (columns**2).sum(axis=0) - c.penalty[: c.d]
+        return np.sqrt(np.maximum(squares, 0.0)) / c.scale[: c.d]
+
     def predict(self, a: Any) -> np.ndarray:
         """``A x + x0`` for rows ``a`` (n, d), an array or a sparse matrix."""
         return a @ self.x + self.intercept
@@ -141,8 +164,8 @@ class LeastSquares(Solution):
             return Certificate(
                 {},
                 failures=(
-                    f"the data has {rows.shape[0]:,} rows, {rows.shape[1]:,} columns and {len(rows.targets)} targets; the "
-                    f"solution is of {self.shape[0]:,} rows, {self.shape[1]:,} columns and {len(self.targets)} targets",
+                    f"the data has {rows.shape[0]:,} rows, {rows.shape[1]:,} columns, {len(rows.targets)} targets; the "
+                    f"solution is of {self.shape[0]:,} rows, {self.shape[1]:,} columns, {len(self.targets)} targets",
                 ),
             )
         engine = Engine(parse_memory(memory), progress=Progress(progress))
@@ -152,9 +175,7 @@ class LeastSquares(Solution):
             )
             if not whitening.usable:
                 return Certificate({}, failures=("the saved witness does not whiten this data: nothing can be said",))
-            found = assess(
-                self._coordinates, whitening, gradient, self._x, self._x0, self.tol, self.forward_tol
-            )
+            found = assess(self._coordinates, whitening, gradient, self._x, self._x0, self.tol, self.forward_tol)
         failures = [*_changed(gradient, self._gradient, whitening, self._coordinates, self._x, self._x0)]
         for name, bound in found.bounds.items():
             claimed = self.certificate.bounds.get(name)
@@ -164,7 +185,9 @@ class LeastSquares(Solution):
                 failures.append(f"{name}: the solution claims {claimed.value:.2e}, the data says {bound.value:.2e}")
             elif bound.tolerance != claimed.tolerance:
                 failures.append(f"{name}: the tolerances recorded do not agree")
-        stored = [np.concatenate([a, b[None]]) for a, b in (self._errors, (found.coefficient_error, found.intercept_error))]
+        stored = [
+            np.concatenate([a, b[None]]) for a, b in (self._errors, (found.coefficient_error, found.intercept_error))
+        ]
         if whitening.null is None and (stored[1] > 1.1 * stored[0] + np.finfo(float).tiny).any():
             failures.append("a coefficient is claimed to be more precise than the data says")
         return Certificate(found.bounds, 1, rows.stored_nbytes, failures=tuple(failures))
@@ -206,11 +229,33 @@ class LeastSquares(Solution):
     ) -> LeastSquares:
         shape = (int(problem["shape"][0]), int(problem["shape"][1]))
         coordinates = Coordinates(
-            shape[1], int(problem["k"]), bool(problem["intercept"]), float(problem["ridge"]), arrays["shift"], arrays["scale"]
+            shape[1],
+            int(problem["k"]),
+            bool(problem["intercept"]),
+            float(problem["ridge"]),
+            arrays["shift"],
+            arrays["scale"],
         )
+        d, k, p = coordinates.d, coordinates.k, coordinates.p
+        rank = int(problem["rank"])
+        expected = {
+            "x": (d, k),
+            "intercept": (k,),
+            "coefficient_error": (d, k),
+            "intercept_error": (k,),
+            "sums": (2, k),
+            "shift": (p + k,),
+            "scale": (p + k,),
+            "gradient": (2, p, k),
+            "witness": (p, rank),
+            "null": (p, p - rank),
+        }
+        for name, array in arrays.items():
+            if array.dtype != np.float64 or array.shape != expected[name]:
+                raise ValueError(f"{name}.npy is not an array of float64 of shape {expected[name]}")
+            if not name.endswith("_error") and not np.isfinite(array).all():
+                raise ValueError(f"{name}.npy holds values that are not finite")
         x, witness = arrays["x"], arrays["witness"]
-        if x.shape != (shape[1], coordinates.k) or len(witness) != coordinates.p:
-            raise ValueError("arrays of other shapes than the problem's")
         return cls(
             x=x,
             x0=arrays["intercept"],
@@ -221,7 +266,7 @@ class LeastSquares(Solution):
             has_intercept=coordinates.intercept,
             tol=float(problem["tol"]),
             forward_tol=problem["forward_tol"],
-            rank=int(problem["rank"]),
+            rank=rank,
             coefficient_error=arrays["coefficient_error"],
             intercept_error=arrays["intercept_error"],
             rr=arrays["sums"][0],
@@ -319,14 +364,12 @@ def plan(
         raise OptionError(f"ridge={ridge!r} must be a number, zero or more")
     if not 0 < tol < 1:
         raise OptionError(f"tol={tol!r} must lie between 0 and 1")
-    if forward_tol is not None and not 0 < forward_tol:
+    if forward_tol is not None and not forward_tol > 0:
         raise OptionError(f"forward_tol={forward_tol!r} must be positive")
     if method != "auto" and method not in METHODS:
         raise OptionError(f"method='{method}' is not one of auto, {', '.join(METHODS)}")
     if not rows.targets:
-        raise OptionError(
-            "there is no target", where=rows.source, hint="Give b, or open the rows with target=."
-        )
+        raise OptionError("there is no target", where=rows.source, hint="Give b, or open the rows with target=.")
     options = Options(
         float(ridge), bool(intercept), float(tol), forward_tol, int(seed), parse_memory(memory), threads, progress
     )
@@ -366,7 +409,9 @@ def _choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: f
         if name != chosen
     )
     n, d = rows.shape
-    problem = f"{n:,} × {d:,} {rows.dtype}{' sparse' if rows.is_sparse else ''}, {c.k} target(s), ridge {options.ridge:g}"
+    problem = (
+        f"{n:,} × {d:,} {rows.dtype}{' sparse' if rows.is_sparse else ''}, {c.k} target(s), ridge {options.ridge:g}"
+    )
     problem += ", intercept" if options.intercept else ""
     return Plan(
         "lstsq",
@@ -390,11 +435,17 @@ def _gram32_tile(seen: Probe) -> int | None:
 
 
 def _fits(name: str, c: Coordinates, seen: Probe, rows: Rows) -> tuple[bool, str]:
-    looks = f"the columns look like condition {seen.condition:.1e}" if math.isfinite(seen.condition) else "dependent columns"
+    looks = (
+        f"the columns look like condition {seen.condition:.1e}"
+        if math.isfinite(seen.condition)
+        else "dependent columns"
+    )
     if name == "gram32":
         if rows.is_sparse:
             return False, "sparse rows are multiplied entry by entry, in float64"
-        return _gram32_tile(seen) is not None, f"{looks}; float32 Gram matrices are certifiable to about {_limit32(c.p):.0f}"
+        return _gram32_tile(
+            seen
+        ) is not None, f"{looks}; float32 Gram matrices are certifiable to about {_limit32(c.p):.0f}"
     if name == "gram64":
         limit = math.sqrt(0.05 / (c.p * gamma(2000 + c.p)))
         return seen.condition < limit, f"{looks}; float64 Gram matrices are certifiable to about {limit:.0e}"
@@ -418,9 +469,7 @@ def _first_reduction(method: str, c: Coordinates, seen: Probe, options: Options)
     return SparseSignSketch(c, options.seed)
 
 
-def _passes(
-    name: str, rows: Rows, options: Options, seen: Probe, rates: Machine, read_rate: float
-) -> list[PassPlan]:
+def _passes(name: str, rows: Rows, options: Options, seen: Probe, rates: Machine, read_rate: float) -> list[PassPlan]:
     n, c = rows.shape[0], seen.coordinates
     q = c.p + c.k
     threads = options.threads or thread_count()
@@ -444,9 +493,7 @@ def _passes(
     exact = seen.condition > 1e10
     product_flops = 4.0 * n * c.p**2
     product_seconds = product_flops / rates.gram64 + (n * c.p**2 / rates.gradient * 0.6 if exact else 0)
-    both = one(
-        "gradient, Gram of A R⁻¹", product_flops + gradient.flops, product_seconds + entries * c.k / slow
-    )
+    both = one("gradient, Gram of A R⁻¹", product_flops + gradient.flops, product_seconds + entries * c.k / slow)
     if name == "tsqr":
         return [one("TSQR", 2.0 * n * q**2, 2.0 * n * q**2 / rates.qr), both]
     return [one("sparse-sign sketch", 16.0 * n * q, 16.0 * n * q / rates.gradient / 4 + pack), both, gradient]
@@ -548,7 +595,7 @@ def _rescale(c: Coordinates, norms: np.ndarray) -> tuple[Coordinates, np.ndarray
     # What is left of a column after its shift may be rounding alone: such a column counts as zero, not as data.
     floor = np.zeros(c.p)
     if c.intercept:
-        floor[: c.d] = 4 * U * np.abs(c.shift[: c.d]) * c.scale[: c.d] / c.scale[c.d] 
+        floor[: c.d] = 4 * U * np.abs(c.shift[: c.d]) * c.scale[: c.d] / c.scale[c.d]
     factor[~np.isfinite(factor) | (norms <= floor)] = 1.0
     scale = c.scale.copy()
     scale[: c.p] *= factor
@@ -574,7 +621,7 @@ def _from_factor(c: Coordinates, factor: np.ndarray) -> _Start:
     c, powers = _rescale(c, np.linalg.norm(stacked[:, :p], axis=0))
     stacked = stacked.copy()
     stacked[:, :p] *= powers
-    r = np.linalg.qr(stacked, mode="r")
+    r = triangle(stacked)
     head = r[: min(len(r), p)]
     x, null, _ = directions(head[:, :p])
     # x whitens head: x = V_r S⁻¹, so z = x (head x)ᵀ (projected targets).
@@ -606,9 +653,7 @@ def _measure(
     unmeasured: Whitening | None,
 ) -> tuple[GradientResult, Whitening]:
     """One pass for the gradient at x and, for a whitening not yet measured, for its Gram matrix."""
-    reductions: list[Any] = [
-        Gradient(x, x0, intercept=c.intercept, rows=rows.shape[0], sparse=rows.is_sparse)
-    ]
+    reductions: list[Any] = [Gradient(x, x0, intercept=c.intercept, rows=rows.shape[0], sparse=rows.is_sparse)]
     if unmeasured is not None:
         basis = unmeasured.x if unmeasured.null is None else np.hstack([unmeasured.x, unmeasured.null])
         slack = _product_error(c, basis)

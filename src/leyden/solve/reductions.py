@@ -13,9 +13,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from leyden import doubled
+from leyden.doubled import LANES
 from leyden.engine.reduction import Reduction, Scratch
 from leyden.rows.base import Block
-from leyden.doubled import LANES
 from leyden.solve import _kernels
 from leyden.solve.coordinates import NOTHING, Coordinates, tiles
 
@@ -26,6 +26,12 @@ U = 2.0**-53
 def gamma(n: float, unit: float = U) -> float:
     """Higham's γ_n = n u / (1 − n u); infinite once n u reaches one."""
     return n * unit / (1 - n * unit) if n * unit < 1 else np.inf
+
+
+def triangle(a: np.ndarray) -> np.ndarray:
+    """R of a Householder QR factorization, (min(m, q), q)."""
+    r: np.ndarray = np.linalg.qr(a, mode="r")  # type: ignore[assignment]
+    return r
 
 
 def pack(tile: tuple[Any, np.ndarray, np.ndarray], coordinates: Coordinates, out: np.ndarray) -> np.ndarray:
@@ -147,11 +153,11 @@ class TSQR(Reduction[np.ndarray, np.ndarray]):
             top = len(state)
             stacked[:top] = state
             bottom = pack(tile, self.coordinates, stacked[top:])
-            state = np.linalg.qr(stacked[: top + len(bottom)], mode="r")
+            state = triangle(stacked[: top + len(bottom)])
         return state
 
     def merge(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.linalg.qr(np.vstack([a, b]), mode="r")
+        return triangle(np.vstack([a, b]))
 
     def finish(self, state: np.ndarray) -> np.ndarray:
         return state
@@ -287,9 +293,7 @@ class Gradient(Reduction[GradientState, GradientResult]):
     def update(self, state: GradientState, block: Block) -> GradientState:
         for data, target, weight in tiles(block, self.TILE):
             if isinstance(data, np.ndarray):
-                _kernels.gradient_dense(
-                    data, target, weight, self._x, self._x0, state.hi, state.lo, state.sums
-                )
+                _kernels.gradient_dense(data, target, weight, self._x, self._x0, state.hi, state.lo, state.sums)
             else:
                 _kernels.gradient_sparse(
                     data.data, data.indices, data.indptr, data.shape[1], target, weight, self._x, self._x0,
@@ -313,7 +317,9 @@ class Gradient(Reduction[GradientState, GradientResult]):
         sum_unit = (1.5 * (_kernels.FLUSH + 4) ** 2 + 4 * additions) * U**2
         rr, bb, bs, total = state.sums
         spread = bb - bs**2 / np.where(total > 0, total, 1.0)
-        return GradientResult(state.hi.T.copy(), state.lo.T.copy(), rr, bb, spread, float(total[0]), residual_unit, sum_unit)
+        return GradientResult(
+            state.hi.T.copy(), state.lo.T.copy(), rr, bb, spread, float(total[0]), residual_unit, sum_unit
+        )
 
 
 class ProductGram(Reduction[np.ndarray, np.ndarray]):
