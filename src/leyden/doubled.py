@@ -72,44 +72,54 @@ def _halves(builder, vector, lanes):
 
 
 @intrinsic
-def dot_row(_context, a, i, x, k, m):
-    """``(hi, lo)`` of ``sum(a[i, j] * x[k, j] for j < m)``; ``m`` a multiple of LANES, ``a`` float32/64, ``x`` float64.
+def dot_row(_context, a, i, x, k, d):
+    """``(hi, lo)`` of ``sum(a[i, j] * x[k, j] for j < d)``; ``a`` float32 or float64, ``x`` float64, rows contiguous.
 
     Written in vector instructions because a compiler may not reorder TwoSum: LANES independent doubled sums run side by
-    side and are folded pairwise at the end.
+    side, the last few entries under a mask, and are folded pairwise at the end.
     """
     signature = types.UniTuple(types.float64, 2)(a, types.intp, x, types.intp, types.intp)
 
     def generate(ctx, builder, sig, args):
-        a_struct = ctx.make_array(a)(ctx, builder, args[0])
-        x_struct = ctx.make_array(x)(ctx, builder, args[2])
         element = ctx.get_value_type(a.dtype)
         wide, narrow = ir.VectorType(_DOUBLE, LANES), ir.VectorType(element, LANES)
-        fused = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(wide, [wide] * 3), f"llvm.fma.v{LANES}f64"
-        )
+        fused = _function(builder, f"llvm.fma.v{LANES}f64", wide, [wide] * 3)
 
-        def row(struct, index, pointer):
+        def row(array, value, index, kind):
+            struct = ctx.make_array(array)(ctx, builder, value)
             stride = cgutils.unpack_tuple(builder, struct.strides)[0]
             address = builder.add(builder.ptrtoint(struct.data, _INT), builder.mul(index, stride))
-            return builder.inttoptr(address, pointer.as_pointer())
+            return builder.inttoptr(address, kind.as_pointer())
 
-        a_row, x_row = row(a_struct, args[1], element), row(x_struct, args[3], _DOUBLE)
+        a_row, x_row, length = row(a, args[0], args[1], element), row(x, args[2], args[3], _DOUBLE), args[4]
         zero = ir.Constant(wide, [0.0] * LANES)
         sums, errors = (cgutils.alloca_once_value(builder, zero) for _ in range(2))
-        step = ir.Constant(_INT, LANES)
-        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), args[4], step, intp=_INT) as (j, _):
-            a_at = builder.bitcast(builder.gep(a_row, [j]), narrow.as_pointer())
-            x_at = builder.bitcast(builder.gep(x_row, [j]), wide.as_pointer())
-            av = builder.load(a_at, align=4 if element != _DOUBLE else 8)
+
+        def accumulate(av, xv):
             if element != _DOUBLE:
                 av = builder.fpext(av, wide)
-            xv = builder.load(x_at, align=8)
             product = builder.fmul(av, xv)
             rest = builder.call(fused, [av, xv, builder.fneg(product)])
             total, error = _vector_two_sum(builder, builder.load(sums), product)
             builder.store(total, sums)
             builder.store(builder.fadd(builder.load(errors), builder.fadd(rest, error)), errors)
+
+        def at(pointer, j, vector):
+            return builder.bitcast(builder.gep(pointer, [j]), vector.as_pointer())
+
+        even = builder.and_(length, ir.Constant(_INT, -LANES))
+        step = ir.Constant(_INT, LANES)
+        align = 4 if element != _DOUBLE else 8
+        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), even, step, intp=_INT) as (j, _):
+            accumulate(builder.load(at(a_row, j, narrow), align=align), builder.load(at(x_row, j, wide), align=8))
+        with builder.if_then(builder.icmp_signed("<", even, length)):
+            lanes = ir.Constant(ir.VectorType(_INT, LANES), list(range(LANES)))
+            left = builder.sub(length, even)
+            mask = builder.icmp_signed("<", lanes, _splat(builder, left, LANES))
+            accumulate(
+                _masked_load(builder, at(a_row, even, narrow), align, mask, narrow),
+                _masked_load(builder, at(x_row, even, wide), 8, mask, wide),
+            )
         s, e, lanes = builder.load(sums), builder.load(errors), LANES
         while lanes > 1:
             (s0, s1), (e0, e1) = _halves(builder, s, lanes), _halves(builder, e, lanes)
@@ -121,6 +131,26 @@ def dot_row(_context, a, i, x, k, m):
         return ctx.make_tuple(builder, sig.return_type, pair)
 
     return signature, generate
+
+
+def _function(builder, name, result, arguments):
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _splat(builder, value, lanes):
+    vector = ir.VectorType(value.type, lanes)
+    nothing = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+
+def _masked_load(builder, pointer, align, mask, vector):
+    """Lanes under the mask from memory, zeros elsewhere; memory outside the mask is not touched."""
+    bits = {4: 32, 8: 64}[align]
+    name = f"llvm.masked.load.v{vector.count}f{bits}.p0"
+    load = _function(builder, name, vector, [pointer.type, ir.IntType(32), mask.type, vector])
+    zero = ir.Constant(vector, [0.0] * vector.count)
+    return builder.call(load, [pointer, ir.Constant(ir.IntType(32), align), mask, zero])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -194,7 +194,7 @@ def _measure() -> Machine:
 
         return run
 
-    b, x, gh, gl = np.ones((m, 1)), rng.standard_normal((1, d)), np.zeros((1, d)), np.zeros((1, d))
+    b, x, gh, gl = np.ones((m, 1)), *(np.zeros((1, d)) for _ in range(3))
 
     def gradient() -> None:
         _kernels.gradient_dense(a32, b, np.empty(0), x, np.zeros(1), gh, gl, np.zeros((4, 1)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from leyden.doubled import LANES, add, dot_row, fma, two_product, two_sum
+from leyden.doubled import add, dot_row, fma, two_product, two_sum
 
 #: Rows whose gradient is summed before the sum is folded into that of the tile: the second-order error of a doubled sum
 #: grows with the square of its length, that of adding doubled numbers only with their count.
@@ -103,8 +103,8 @@ def _residual(b, intercept, sh, sl, weight):
 
 
 @njit(inline="always")
-def _scatter(a, i, h, l, hi, lo, start, stop):
-    for j in range(start, stop):
+def _scatter(a, i, h, l, hi, lo):
+    for j in range(a.shape[1]):
         v = np.float64(a[i, j])
         p = v * h
         e = fma(v, h, -p)
@@ -133,28 +133,28 @@ def gradient_dense(a, b, w, x, x0, gh, gl, sums):
     """
     m, d = a.shape
     p = gh.shape[1]
-    even = d // LANES * LANES
     hi, lo = np.zeros(p), np.zeros(p)
     tile_h, tile_l = np.zeros(p), np.zeros(p)
+    rh, rl = np.empty(FLUSH), np.empty(FLUSH)
     for t in range(len(x)):
         for first in range(0, m, FLUSH):
+            last = min(first + FLUSH, m)
             rr = 0.0
             bb = 0.0
             bs = 0.0
             ws = 0.0
-            for i in range(first, min(first + FLUSH, m)):
-                sh, sl = dot_row(a, i, x, t, even)
-                for j in range(even, d):
-                    q, e = two_product(np.float64(a[i, j]), x[t, j])
-                    sh, f = two_sum(sh, q)
-                    sl += e + f
+            # All residuals of the run first: the products of one row then overlap the folding of the one before.
+            for i in range(first, last):
+                sh, sl = dot_row(a, i, x, t, d)
                 weight = w[i] if w.size else 1.0
-                h, l, square = _residual(b[i, t], x0[t], sh, sl, weight)
+                rh[i - first], rl[i - first], square = _residual(b[i, t], x0[t], sh, sl, weight)
                 rr += square
                 bb += weight * b[i, t] * b[i, t]
                 bs += weight * b[i, t]
                 ws += weight
-                _scatter(a, i, h, l, hi, lo, 0, d)
+            for i in range(first, last):
+                h, l = rh[i - first], rl[i - first]
+                _scatter(a, i, h, l, hi, lo)
                 if p > d:
                     hi[d], f = two_sum(hi[d], h)
                     lo[d] += f + l
@@ -164,6 +164,26 @@ def gradient_dense(a, b, w, x, x0, gh, gl, sums):
             sums[2, t] += bs
             sums[3, t] += ws
         _flush(gh[t], gl[t], tile_h, tile_l)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def gradient_plain(a, b, w, x, x0, gradient):
+    """Add ``Aᵀ W r`` to ``gradient`` (k, p) in float64; arguments as of :func:`gradient_dense`."""
+    m, d = a.shape
+    for t in range(len(x)):
+        total = 0.0
+        for i in range(m):
+            s = 0.0
+            for j in range(d):
+                s += np.float64(a[i, j]) * x[t, j]
+            r = b[i, t] - x0[t] - s
+            if w.size:
+                r *= w[i]
+            total += r
+            for j in range(d):
+                gradient[t, j] += np.float64(a[i, j]) * r
+        if gradient.shape[1] > d:
+            gradient[t, d] += total
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

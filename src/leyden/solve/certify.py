@@ -88,19 +88,12 @@ def assess(
 
     # The gradient of the penalised objective, in working coordinates. Its error has two parts: AᵀWδr, which a
     # projection on the range of A does not amplify, and the rounding of the sums over rows, which it does.
-    hi, lo = gradient.hi.copy(), gradient.lo.copy()
-    if c.ridge:
-        doubled.subtract_product(hi[:d], lo[:d], np.full(d, c.ridge), x)
+    hi, _, gh, gl = working_gradient(c, gradient.hi, gradient.lo, x)
     residual_error, error = gradient_error(gradient, norms, x, x0)
     error = error + 4 * U**2 * np.abs(hi)
     working_error = error * c.scale[:p, None]
-    gh, gl = hi.copy(), lo.copy()
     if c.intercept:
-        doubled.subtract_product(gh[:d], gl[:d], c.shift[:d], np.repeat(hi[d:], d, axis=0))
-        doubled.subtract_product(gh[:d], gl[:d], c.shift[:d], np.repeat(lo[d:], d, axis=0))
         working_error[:d] += c.scale[:d, None] * np.abs(c.shift[:d, None]) * (error[d] + 8 * U**2 * np.abs(hi[d]))
-    gh *= c.scale[:p, None]
-    gl *= c.scale[:p, None]
 
     y = whitening.project(gh, gl)
     f = np.linalg.norm(y, axis=0)
@@ -161,6 +154,23 @@ def assess(
         "rigorous",
     )
     return Assessment(bounds, correction, coefficient_error, intercept_error)
+
+
+def working_gradient(
+    c: Coordinates, hi: np.ndarray, lo: np.ndarray, x: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The doubled gradient (p, k) of the penalised objective: in the user's coordinates, then in working ones."""
+    d = c.d
+    hi, lo = hi.copy(), lo.copy()
+    if c.ridge:
+        doubled.subtract_product(hi[:d], lo[:d], np.full(d, c.ridge), x)
+    gh, gl = hi.copy(), lo.copy()
+    if c.intercept:
+        doubled.subtract_product(gh[:d], gl[:d], c.shift[:d], np.repeat(hi[d:], d, axis=0))
+        doubled.subtract_product(gh[:d], gl[:d], c.shift[:d], np.repeat(lo[d:], d, axis=0))
+    gh *= c.scale[: c.p, None]
+    gl *= c.scale[: c.p, None]
+    return hi, lo, gh, gl
 
 
 def gradient_error(

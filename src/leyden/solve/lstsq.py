@@ -37,13 +37,14 @@ from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.rows.base import find_nonfinite
 from leyden.solution import Solution, Trace
-from leyden.solve.certify import Assessment, assess, column_norms, gradient_error
+from leyden.solve.certify import assess, column_norms, gradient_error, working_gradient
 from leyden.solve.coordinates import Coordinates, Probe, probe
 from leyden.solve.reductions import (
     TSQR,
     Gradient,
     GradientResult,
     Gram,
+    PlainGradient,
     ProductGram,
     SparseSignSketch,
     U,
@@ -56,6 +57,9 @@ METHODS = ("gram32", "gram64", "tsqr", "sketch")
 
 #: Corrections after which a run gives up; two or three are usual.
 MAX_CORRECTIONS = 12
+
+#: A whitening with a larger η gives a first answer that will not do, of some eight digits when it is from float32.
+LOOSE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -428,7 +432,7 @@ def _choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: f
 
 def _gram32_tile(seen: Probe) -> int | None:
     """Longest float32 tile whose rounding still leaves a usable whitening, by what the probe saw."""
-    for tile in (512, 256, 128):
+    for tile in (2048, 1024, 512, 256, 128):
         if seen.coordinates.p * gamma(tile + 4, 2.0**-24) * (1.3 * seen.condition) ** 2 < 0.25:
             return tile
     return None
@@ -485,7 +489,8 @@ def _passes(name: str, rows: Rows, options: Options, seen: Probe, rates: Machine
     gradient = one("gradient, certificate", 4.0 * entries * c.k, entries * c.k / slow)
     pack = n * q / (2 * rates.gradient)
     if name == "gram32":
-        return [one("Gram matrix (float32)", gram_flops, gram_flops / rates.gram32 + pack), gradient, gradient]
+        correction = one("gradient, correction", 4.0 * entries * c.k, entries * c.k / (2.5 * rates.gradient))
+        return [one("Gram matrix (float32)", gram_flops, gram_flops / rates.gram32 + pack), correction, gradient]
     if name == "gram64":
         sparse_seconds = gram_flops / rates.gradient
         seconds = sparse_seconds if rows.is_sparse else gram_flops / rates.gram64 + pack
@@ -698,6 +703,11 @@ def _refine(engine: Engine, rows: Rows, options: Options, start: _Start) -> tupl
     c, whitening, x, x0 = start.coordinates, start.whitening, start.x, start.x0
     best: tuple[Any, ...] | None = None
     measured = start.measured
+    if measured and whitening.eta > LOOSE and not rows.is_sparse:
+        # The first answer is as good as the whitening: correct it before a certificate is spent on it.
+        (g,) = engine.sweep(rows, [PlainGradient(x, x0, intercept=c.intercept)], "gradient, correction")
+        working = working_gradient(c, g, np.zeros_like(g), x)
+        x, x0 = _correct(c, whitening, whitening.w @ whitening.project(*working[2:]), x, x0)
     for correction in range(MAX_CORRECTIONS):
         label = "gradient, certificate" if measured else "gradient, Gram of A R⁻¹"
         gradient, fresh = _measure(engine, rows, c, x, x0, label, None if measured else whitening)
@@ -712,14 +722,14 @@ def _refine(engine: Engine, rows: Rows, options: Options, start: _Start) -> tupl
             best = x, x0, c, whitening, gradient, found
         if found.excess <= 1 or stalled:
             break
-        x, x0 = _correct(c, whitening, found, x, x0)
+        x, x0 = _correct(c, whitening, found.correction, x, x0)
     return best
 
 
 def _correct(
-    c: Coordinates, whitening: Whitening, found: Assessment, x: np.ndarray, x0: np.ndarray
+    c: Coordinates, whitening: Whitening, correction: np.ndarray, x: np.ndarray, x0: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    step, step0 = c.solution(found.correction, targets=False)
+    step, step0 = c.solution(correction, targets=False)
     x, x0 = x + step, x0 + step0
     return (x, x0) if whitening.null is None else _minimum_norm(c, whitening.null, x, x0)
 

@@ -17,7 +17,7 @@ from leyden.doubled import LANES
 from leyden.engine.reduction import Reduction, Scratch
 from leyden.rows.base import Block
 from leyden.solve import _kernels
-from leyden.solve.coordinates import NOTHING, Coordinates, tiles
+from leyden.solve.coordinates import Coordinates, tiles
 
 #: Unit roundoff of float64.
 U = 2.0**-53
@@ -322,6 +322,39 @@ class Gradient(Reduction[GradientState, GradientResult]):
         )
 
 
+class PlainGradient(Reduction[np.ndarray, np.ndarray]):
+    """The same gradient in float64, (p, k), as fast as memory can be read: enough to correct by, not to certify.
+
+    Dense rows only.
+    """
+
+    TILE = 1024
+
+    def __init__(self, x: np.ndarray, x0: np.ndarray, *, intercept: bool):
+        self._x = np.ascontiguousarray(x.T)
+        self._x0 = x0
+        self.p = len(x) + intercept
+
+    @property
+    def state_nbytes(self) -> int:
+        return 8 * self.p * len(self._x)
+
+    def start(self) -> np.ndarray:
+        return np.zeros((len(self._x), self.p))
+
+    def update(self, state: np.ndarray, block: Block) -> np.ndarray:
+        for data, target, weight in tiles(block, self.TILE):
+            _kernels.gradient_plain(data, target, weight, self._x, self._x0, state)
+        return state
+
+    def merge(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a += b
+        return a
+
+    def finish(self, state: np.ndarray) -> np.ndarray:
+        return state.T.copy()
+
+
 class ProductGram(Reduction[np.ndarray, np.ndarray]):
     """Gram matrix (r, r) of Ā X for a given X (p, r): how far X is from whitening the data.
 
@@ -377,6 +410,3 @@ class ProductGram(Reduction[np.ndarray, np.ndarray]):
     def finish(self, state: np.ndarray) -> np.ndarray:
         upper = np.triu(state)
         return upper + np.triu(upper, 1).T
-
-
-__all__ = ["NOTHING", "TSQR", "Gradient", "GradientResult", "Gram", "ProductGram", "SparseSignSketch", "gamma", "pack"]
