@@ -10,10 +10,10 @@ from leyden.solve.whitening import Whitening, directions, from_gram, spectral_no
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 30), st.floats(-100, 100))
-def test_the_spectral_norm_is_enclosed_within_fifteen_percent(seed, m, n, decades):
+def test_the_spectral_norm_is_enclosed_within_a_fifth(seed, m, n, decades):
     a = np.random.default_rng(seed).standard_normal((m, n)) * 10.0**decades
     true = np.linalg.norm(a / 10.0**decades, 2) * 10.0**decades
-    assert true <= spectral_norm_bound(a) <= 1.15 * true
+    assert true <= spectral_norm_bound(a) <= 1.2 * true
 
 
 def test_the_spectral_norm_of_nothing_is_zero():

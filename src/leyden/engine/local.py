@@ -6,9 +6,10 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from functools import cache
 from typing import Any
 
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from leyden.engine.budget import Layout
 from leyden.engine.reduction import Reduction
@@ -19,7 +20,15 @@ States = list[Any]
 
 def single_threaded_blas() -> Any:
     """A context in which BLAS stays on the calling thread: threads are ours, and so is the order of summation."""
-    return threadpool_limits(limits=1, user_api="blas")
+    return _blas().limit(limits=1)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    # Finding the loaded libraries takes milliseconds; those of NumPy and SciPy are loaded by now.
+    import scipy.linalg  # noqa: F401
+
+    return ThreadpoolController().select(user_api="blas")
 
 
 class Local:
