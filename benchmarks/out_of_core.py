@@ -1,4 +1,4 @@
-"""An 8 GB .npy (20,000,000 × 100 float32) solved under a budget of 1 GB, beside dask.array.linalg.lstsq.
+"""An 8 GB .npy (40,000,000 × 50 float32) solved under a budget of 1 GB, beside dask.array.linalg.lstsq.
 
 The machine has more memory than the file is long, so pages are dropped from the page cache as they are read, in the
 plain read that sets the pace as well as in the solve: every pass comes from the disk. The peak of the resident set is
@@ -20,7 +20,7 @@ import numpy as np
 
 from harness import compare, peak_rss
 
-ROWS, COLUMNS, REPEATS = 20_000_000, 100, 5
+ROWS, COLUMNS, REPEATS = 40_000_000, 50, 5
 FOLDER = Path(tempfile.gettempdir()) / "leyden-benchmark-out-of-core"
 BLOCK = 100_000
 

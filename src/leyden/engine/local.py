@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from functools import cache
 from typing import Any
 
@@ -46,68 +47,76 @@ class Local:
         segments = itertools.count()
         stop = threading.Event()
 
-        def work() -> None:
-            with _Reader(rows, layout, segments, stop) as blocks:
-                for segment, last, block in blocks:
-                    if block.start == segment * layout.segment_rows:
-                        states = [reduction.start() for reduction in reductions]
-                    for k, reduction in enumerate(reductions):
-                        states[k] = reduction.update(states[k], block)
-                    on_rows(block.rows)
-                    if last:
-                        tree.add(segment, states)
+        def work(reader: ThreadPoolExecutor | None) -> None:
+            for segment, last, block in _blocks(rows, layout, segments, stop, reader):
+                if block.start == segment * layout.segment_rows:
+                    states = [reduction.start() for reduction in reductions]
+                for k, reduction in enumerate(reductions):
+                    states[k] = reduction.update(states[k], block)
+                on_rows(block.rows)
+                if last:
+                    tree.add(segment, states)
 
-        with single_threaded_blas():
-            if layout.threads == 1:
-                work()
-                return tree.result()
-            with ThreadPoolExecutor(layout.threads, thread_name_prefix="leyden") as pool:
-                futures = [pool.submit(work) for _ in range(layout.threads)]
-                try:
-                    done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                finally:
-                    stop.set()
+        with single_threaded_blas(), ExitStack() as pools:
+            readers = _readers(rows, layout.threads, pools)
+            workers = pools.enter_context(ThreadPoolExecutor(layout.threads, "leyden"))
+            futures = [workers.submit(work, reader) for reader in readers]
+            try:
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                stop.set()
             for future in done:
                 future.result()
         return tree.result()
 
 
-class _Reader:
-    """The blocks one thread folds, in order, the next one being read while this one is worked on."""
+def _readers(rows: Rows, threads: int, pools: ExitStack) -> list[ThreadPoolExecutor | None]:
+    """What reads ahead for each of the folding threads.
 
-    def __init__(self, rows: Rows, layout: Layout, segments: Iterator[int], stop: threading.Event):
-        self._rows, self._layout, self._segments, self._stop = rows, layout, segments, stop
-        self._pool = None if rows.in_memory else ThreadPoolExecutor(1, thread_name_prefix="leyden-read")
+    A plain file is read by one thread for all of them: two streams at once are slower than one on most disks. Reading
+    that decodes or maps is work to share: each folding thread has its own, which sees consecutive rows.
+    """
+    if rows.in_memory:
+        return [None] * threads
+    count = threads if rows.decodes else 1
+    made = [pools.enter_context(ThreadPoolExecutor(1, "leyden-read")) for _ in range(count)]
+    return [made[i % count] for i in range(threads)]
 
-    def __enter__(self) -> Iterator[tuple[int, bool, Block]]:
-        return self._direct() if self._pool is None else self._ahead(self._pool)
 
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+def _blocks(
+    rows: Rows,
+    layout: Layout,
+    segments: Iterator[int],
+    stop: threading.Event,
+    reader: ThreadPoolExecutor | None,
+) -> Iterator[tuple[int, bool, Block]]:
+    """The blocks one thread folds: its segment, whether it is the last of it, and the rows.
 
-    def _ranges(self) -> Iterator[tuple[int, bool, int, int]]:
-        layout = self._layout
-        while not self._stop.is_set() and (segment := next(self._segments)) < layout.segments:
-            end = min((segment + 1) * layout.segment_rows, layout.rows)
-            for start in range(segment * layout.segment_rows, end, layout.block_rows):
-                stop = min(start + layout.block_rows, end)
-                yield segment, stop == end, start, stop
-
-    def _direct(self) -> Iterator[tuple[int, bool, Block]]:
-        for segment, last, start, stop in self._ranges():
-            yield segment, last, self._rows.read(start, stop)
-
-    def _ahead(self, pool: ThreadPoolExecutor) -> Iterator[tuple[int, bool, Block]]:
-        buffers = itertools.cycle([self._rows.buffer(self._layout.block_rows) for _ in range(2)])
-        pending: tuple[int, bool, Future[Block]] | None = None
-        for segment, last, start, stop in self._ranges():
-            following = segment, last, pool.submit(self._rows.read, start, stop, next(buffers))
-            if pending is not None:
-                yield pending[0], pending[1], pending[2].result()
-            pending = following
+    With a reader, the next block is being read while this one is worked on.
+    """
+    ranges = _ranges(layout, segments, stop)
+    if reader is None:
+        for segment, last, first, end in ranges:
+            yield segment, last, rows.read(first, end)
+        return
+    buffers = itertools.cycle([rows.buffer(layout.block_rows) for _ in range(2)])
+    pending: tuple[int, bool, Future[Block]] | None = None
+    for segment, last, first, end in ranges:
+        following = segment, last, reader.submit(rows.read, first, end, next(buffers))
         if pending is not None:
             yield pending[0], pending[1], pending[2].result()
+        pending = following
+    if pending is not None:
+        yield pending[0], pending[1], pending[2].result()
+
+
+def _ranges(layout: Layout, segments: Iterator[int], stop: threading.Event) -> Iterator[tuple[int, bool, int, int]]:
+    """Segment, whether this is its last block, first row and end; segments as they come from a shared counter."""
+    while not stop.is_set() and (segment := next(segments)) < layout.segments:
+        end = min((segment + 1) * layout.segment_rows, layout.rows)
+        for start in range(segment * layout.segment_rows, end, layout.block_rows):
+            stop_row = min(start + layout.block_rows, end)
+            yield segment, stop_row == end, start, stop_row
 
 
 class MergeTree:

@@ -66,6 +66,9 @@ class Rows(ABC):
         Whether blocks hold CSR matrices.
     in_memory : bool
         Whether ``read`` returns views of memory that is there already, so that reading ahead gains nothing.
+    decodes : bool
+        Whether ``read`` mostly computes (parses, decodes, maps), so that several threads should read at once. A plain
+        file is read fastest by one.
     row_nbytes : float
         Bytes of memory one row of a block takes, roles included (the mean, when sparse).
     stored_nbytes : int
@@ -82,6 +85,7 @@ class Rows(ABC):
     has_group: bool = False
     is_sparse: bool = False
     in_memory: bool = False
+    decodes: bool = False
     row_nbytes: float
     stored_nbytes: int
     source: str

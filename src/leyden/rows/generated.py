@@ -81,6 +81,8 @@ def philox(seed: int, chunk: int) -> np.random.Generator:
 class GeneratedRows(Rows):
     """Rows made by a function of their range; see :func:`generated`."""
 
+    decodes = True
+
     stored_nbytes = 0
 
     def __init__(

@@ -24,6 +24,8 @@ class MappedRows(Rows):
     f : RowMap
     """
 
+    decodes = True
+
     def __init__(self, rows: Rows, f: RowMap):
         self.rows, self.f = rows, f.bind(rows)
         self.columns = tuple(self.f.columns(rows.columns))

@@ -28,7 +28,7 @@ class WithRoles(Rows):
         self.rows = rows
         self._roles = Roles(target, weight, group, rows.shape[0], rows.source)
         self.shape, self.dtype, self.columns, self.source = rows.shape, rows.dtype, rows.columns, rows.source
-        self.is_sparse, self.in_memory = rows.is_sparse, rows.in_memory
+        self.is_sparse, self.in_memory, self.decodes = rows.is_sparse, rows.in_memory, rows.decodes
         self.targets = self._roles.names or rows.targets
         self.has_weight, self.has_group = weight is not None or rows.has_weight, group is not None or rows.has_group
         self.row_nbytes = rows.row_nbytes + self._roles.row_nbytes
@@ -61,6 +61,8 @@ class SplitTarget(Rows):
     target : sequence of str or int
         Names or positions of the target's columns.
     """
+
+    decodes = True
 
     def __init__(self, rows: Rows, target: Sequence[str | int]):
         self._target = np.array(positions(target, rows.columns, rows.source))

@@ -41,6 +41,7 @@ class SvmlightRows(Rows):
     source : str, optional
     """
 
+    decodes = True
     is_sparse = True
 
     def __init__(

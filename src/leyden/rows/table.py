@@ -220,6 +220,8 @@ class TableRows(Rows):
     choice : Choice
     """
 
+    decodes = True
+
     def __init__(self, source: str, counts: Sequence[int], choice: Choice):
         self.source, self.choice = source, choice
         self._counts = np.asarray(counts, dtype=np.int64)

@@ -484,7 +484,9 @@ def _passes(name: str, rows: Rows, options: Options, seen: Probe, rates: Machine
     slow = rates.gradient if not rows.is_sparse else rates.gradient / 4
 
     def one(label: str, flops: float, seconds: float) -> PassPlan:
-        return PassPlan(label, nbytes, flops, max(read, seconds / threads))
+        # Reading and computing overlap, but copying from the system takes processors as well.
+        compute = seconds / threads
+        return PassPlan(label, nbytes, flops, max(read, compute) + 0.5 * min(read, compute))
 
     gradient = one("gradient, certificate", 4.0 * entries * c.k, entries * c.k / slow)
     pack = n * q / (2 * rates.gradient)
