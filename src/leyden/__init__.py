@@ -25,7 +25,7 @@ _HOME = {
     "Scale": "leyden.rows",
     "SelectColumns": "leyden.rows",
     "lstsq": "leyden.solve.lstsq",
-    "LeastSquares": "leyden.solve.lstsq",
+    "LeastSquares": "leyden.solve.least_squares",
     "load": "leyden.solution",
     "verify": "leyden.solution",
     "Solution": "leyden.solution",
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from leyden.plan import Plan
     from leyden.rows import Block, Intercept, Rows, Scale, SelectColumns, generated, open
     from leyden.solution import Solution, load, verify
-    from leyden.solve.lstsq import LeastSquares, lstsq
+    from leyden.solve.least_squares import LeastSquares
+    from leyden.solve.lstsq import lstsq
 
 
 def __getattr__(name: str) -> Any:

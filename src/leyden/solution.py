@@ -20,7 +20,7 @@ from leyden.plan import Plan
 
 FORMAT = 1
 
-_KINDS = {"lstsq": "leyden.solve.lstsq:LeastSquares"}
+_KINDS = {"lstsq": "leyden.solve.least_squares:LeastSquares"}
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class _Fold:
 def test_a_layout_fits_the_budget_or_says_why_not(n, d, memory, state):
     rows = NpyRows.__new__(NpyRows)
     rows.shape, rows.row_nbytes = (n, d), 8 * d
-    if memory < 3 * state + 5_000 + 4 * 8 * d:
+    if memory < 3 * state + 5_000 + 6 * 8 * d:
         with pytest.raises(ly.BudgetError, match="too small"):
             layout(rows, [_Fold(state)], memory, threads=8)
         return
@@ -55,7 +55,7 @@ def test_a_layout_fits_the_budget_or_says_why_not(n, d, memory, state):
     assert 1 <= cut.block_rows <= n
     assert cut.segment_rows % cut.block_rows == 0
     assert cut.threads <= 8
-    blocks = 2 * cut.block_rows * 8 * d
+    blocks = 3 * cut.block_rows * 8 * d
     assert blocks + state + 5_000 <= memory
     assert (cut.block_rows, cut.segment_rows) == (lambda c: (c.block_rows, c.segment_rows))(
         layout(rows, [_Fold(state)], memory, threads=1)

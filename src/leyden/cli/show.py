@@ -22,7 +22,7 @@ from leyden.engine.budget import format_bytes
 if TYPE_CHECKING:
     from leyden.certificate import Certificate
     from leyden.rows import Rows
-    from leyden.solve.lstsq import LeastSquares
+    from leyden.solve.least_squares import LeastSquares
 
 #: Coefficients shown; the rest is in the saved solution and in JSON.
 MAX_COEFFICIENTS = 20

@@ -19,6 +19,8 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 
 #: A block read from a file: long enough for the disk, short enough that four of them fit a small budget.
 FILE_BLOCK_NBYTES = 16 * 2**20
+#: Blocks that a folding thread holds of a stream read ahead: one being folded, two read or being read.
+READ_AHEAD = 3
 #: A block of an array in memory: only there to share the work between threads.
 MEMORY_BLOCK_NBYTES = 8 * 2**20
 
@@ -97,11 +99,10 @@ def layout(
     state = sum(r.state_nbytes for r in reductions)
     scratch = sum(r.scratch_nbytes for r in reductions)
     target = MEMORY_BLOCK_NBYTES if rows.in_memory else FILE_BLOCK_NBYTES
-    # A block and the one read ahead, for a thread; the states of a merge tree, one a level.
     left = memory - 3 * state - scratch
-    block_rows = int(min(target, max(left, 0) / (1 if rows.in_memory else 4)) / max(rows.row_nbytes, 1))
+    block_rows = int(min(target, max(left, 0) / (1 if rows.in_memory else 2 * READ_AHEAD)) / max(rows.row_nbytes, 1))
     if block_rows < 1:
-        need = 3 * state + scratch + 4 * math.ceil(rows.row_nbytes)
+        need = 3 * state + scratch + 2 * READ_AHEAD * math.ceil(rows.row_nbytes)
         raise BudgetError(
             f"a budget of {format_bytes(memory)} is too small: the states take {format_bytes(3 * state + scratch)} and "
             f"one row {format_bytes(rows.row_nbytes)}",
@@ -114,7 +115,7 @@ def layout(
     per_segment = max(1, math.ceil(4 * state / max(block_rows * rows.row_nbytes, 1)))
     segment_rows = block_rows * per_segment
     segments = -(-n // segment_rows)
-    per_thread = (0 if rows.in_memory else 2 * block_rows * rows.row_nbytes) + state + scratch
+    per_thread = (0 if rows.in_memory else READ_AHEAD * block_rows * rows.row_nbytes) + state + scratch
     tree = state * max(1, math.ceil(math.log2(segments + 1)))
     fitting = int(max(memory - tree, per_thread) // max(per_thread, 1))
     return Layout(n, block_rows, segment_rows, max(1, min(threads or thread_count(), fitting, segments)), memory)

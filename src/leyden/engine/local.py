@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-from leyden.engine.budget import Layout
+from leyden.engine.budget import READ_AHEAD, Layout
 from leyden.engine.reduction import Reduction
 from leyden.rows.base import Block, Rows
 
@@ -92,22 +93,22 @@ def _blocks(
 ) -> Iterator[tuple[int, bool, Block]]:
     """The blocks one thread folds: its segment, whether it is the last of it, and the rows.
 
-    With a reader, the next block is being read while this one is worked on.
+    With a reader, the next blocks are being read while this one is worked on.
     """
     ranges = _ranges(layout, segments, stop)
     if reader is None:
         for segment, last, first, end in ranges:
             yield segment, last, rows.read(first, end)
         return
-    buffers = itertools.cycle([rows.buffer(layout.block_rows) for _ in range(2)])
-    pending: tuple[int, bool, Future[Block]] | None = None
+    buffers = itertools.cycle([rows.buffer(layout.block_rows) for _ in range(READ_AHEAD)])
+    pending: deque[tuple[int, bool, Future[Block]]] = deque()
     for segment, last, first, end in ranges:
-        following = segment, last, reader.submit(rows.read, first, end, next(buffers))
-        if pending is not None:
-            yield pending[0], pending[1], pending[2].result()
-        pending = following
-    if pending is not None:
-        yield pending[0], pending[1], pending[2].result()
+        pending.append((segment, last, reader.submit(rows.read, first, end, next(buffers))))
+        if len(pending) == READ_AHEAD:
+            segment, last, block = pending.popleft()
+            yield segment, last, block.result()
+    for segment, last, block in pending:
+        yield segment, last, block.result()
 
 
 def _ranges(layout: Layout, segments: Iterator[int], stop: threading.Event) -> Iterator[tuple[int, bool, int, int]]:

@@ -117,12 +117,17 @@ class Probe:
     rows: int
 
 
-def probe(rows: Rows, *, intercept: bool, ridge: float) -> Probe:
-    """Look at the first rows, and at a few short runs further on."""
+#: Columns whose condition number a probe estimates; of more, as many spread evenly stand for all.
+PROBED_COLUMNS = 1024
+
+
+def probe(rows: Rows, *, intercept: bool, ridge: float, memory: int) -> Probe:
+    """Look at the first rows, and at a few short runs further on, in a quarter of ``memory``."""
     n, d = rows.shape
     k = max(len(rows.targets), 1)
-    p = d + intercept
-    want = min(n, max(4 * p, 1024))
+    p = min(d + intercept, PROBED_COLUMNS)
+    fitting = max(int(memory / 4 / (8 * 4 * (d + k + 1))), 1)
+    want = min(n, max(4 * p, 1024), fitting)
     runs = 1 if want == n else min(8, max(1, want // 256))
     length = -(-want // runs)
     parts = []
@@ -166,11 +171,15 @@ def _coordinates(
     usable = np.isfinite(size) & (size > 0)
     scale = np.exp2(-np.round(np.log2(np.where(usable, size, 1.0))))
     coordinates = Coordinates(d, k, intercept, ridge, shift, scale)
-    working = root * ((a - shift[:d]) * scale[:d]) * np.sqrt(n / m)
+    # A column that the sample has only zeros of may be rare rather than empty: it says nothing yet.
+    seen = np.flatnonzero(usable[:d] | (m == n))
+    seen = seen[:: max(1, -(-len(seen) // PROBED_COLUMNS))]
+    working = root * ((a[:, seen] - shift[seen]) * scale[seen]) * np.sqrt(n / m)
     if intercept:
         working = np.hstack([working, root * scale[d] * np.sqrt(n / m)])
+        seen = np.append(seen, d)
     if ridge:
-        working = np.vstack([working, np.diag(np.sqrt(coordinates.penalty))])
+        working = np.vstack([working, np.diag(np.sqrt(coordinates.penalty[seen]))])
     return coordinates, _condition(working)
 
 

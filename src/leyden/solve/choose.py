@@ -1,0 +1,180 @@
+"""Which method to solve least squares by: what each would cost on this machine, and what each can certify."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from leyden.engine.budget import READ_AHEAD, format_bytes, thread_count
+from leyden.engine.sweep import Engine
+from leyden.errors import BudgetError
+from leyden.plan import Machine, PassPlan, Plan, machine
+from leyden.rows import Rows
+from leyden.solve.coordinates import Coordinates, Probe
+from leyden.solve.reductions import TSQR, Gram, SparseSignSketch, gamma
+
+METHODS = ("gram32", "gram64", "tsqr", "sketch")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked, beside the data."""
+
+    ridge: float
+    intercept: bool
+    tol: float
+    forward_tol: float | None
+    seed: int
+    memory: int
+    threads: int | None
+    progress: bool | None
+
+
+def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: float) -> Plan:
+    """The plan for ``method``, or for the fastest method that can be certified on what the probe saw (``"auto"``).
+
+    ``read_rate`` is in stored bytes a second, infinite in memory.
+    """
+    rates = machine()
+    costs = {name: _passes(name, rows, options, seen, rates, read_rate) for name in METHODS}
+    c = seen.coordinates
+    fits = {name: _fits(name, c, seen, rows) for name in METHODS}
+    candidates = [name for name in METHODS if fits[name][0]]
+    best = min(candidates, key=lambda name: sum(p.seconds for p in costs[name]))
+    chosen = best if method == "auto" else method
+    peak = _peak(rows, options, first_reduction(chosen, c, seen, options))
+    reasons = [f"asked for; {fits[chosen][1]}" if method != "auto" else fits[chosen][1]]
+    if method == "auto":
+        reasons.append("the fastest of the methods that can be certified here")
+    others = tuple(
+        (name, sum(p.seconds for p in costs[name]), "slower" if fits[name][0] else fits[name][1])
+        for name in METHODS
+        if name != chosen
+    )
+    n, d = rows.shape
+    problem = (
+        f"{n:,} × {d:,} {rows.dtype}{' sparse' if rows.is_sparse else ''}, {c.k} target(s), ridge {options.ridge:g}"
+    )
+    problem += ", intercept" if options.intercept else ""
+    return Plan(
+        "lstsq",
+        f"{rows.source}: {problem}",
+        chosen,
+        tuple(reasons),
+        others,
+        tuple(costs[chosen]),
+        options.memory,
+        int(peak),
+    )
+
+
+#: Matrices of p × p that are alive at once when a whitening is made and a certificate computed.
+SMALL_MATRICES = 12
+
+
+def _peak(rows: Rows, options: Options, reduction: Any) -> int:
+    """Bytes that the first pass and the dense algebra on p × p matrices after it will allocate.
+
+    Raises
+    ------
+    BudgetError
+        When either does not fit the budget.
+    """
+    layout = Engine(options.memory, options.threads).layout(rows, [reduction])
+    p = rows.shape[1] + options.intercept
+    small = SMALL_MATRICES * 8 * p * p
+    if small > options.memory:
+        raise BudgetError(
+            f"a budget of {format_bytes(options.memory)} is too small for {p:,} unknowns: matrices of that size take "
+            f"{format_bytes(small)}",
+            hint=f'Give at least memory="{math.ceil(small * 1.1 / 1e6)}MB".',
+        )
+    buffers = 0 if rows.in_memory else READ_AHEAD * layout.threads * layout.block_rows * rows.row_nbytes
+    states = (layout.threads + math.ceil(math.log2(layout.segments + 1))) * reduction.state_nbytes
+    return int(max(buffers + states + layout.threads * reduction.scratch_nbytes, small))
+
+
+def _gram32_tile(seen: Probe) -> int | None:
+    """Longest float32 tile whose rounding still leaves a usable whitening, by what the probe saw."""
+    for tile in (2048, 1024, 512, 256, 128):
+        if seen.coordinates.p * gamma(tile + 4, 2.0**-24) * (1.3 * seen.condition) ** 2 < 0.25:
+            return tile
+    return None
+
+
+def _fits(name: str, c: Coordinates, seen: Probe, rows: Rows) -> tuple[bool, str]:
+    looks = (
+        f"the columns look like condition {seen.condition:.1e}"
+        if math.isfinite(seen.condition)
+        else "dependent columns"
+    )
+    if name == "gram32":
+        if rows.is_sparse:
+            return False, "sparse rows are multiplied entry by entry, in float64"
+        return _gram32_tile(
+            seen
+        ) is not None, f"{looks}; float32 Gram matrices are certifiable to about {_limit32(c.p):.0f}"
+    if name == "gram64":
+        limit = math.sqrt(0.05 / (c.p * gamma(2000 + c.p)))
+        return seen.condition < limit, f"{looks}; float64 Gram matrices are certifiable to about {limit:.0e}"
+    if name == "tsqr":
+        return True, f"{looks}; Householder QR takes any condition"
+    enough = rows.shape[0] > 8 * c.p
+    return enough, f"{looks}; a sketch takes any condition" if enough else "too few rows for a sketch to be shorter"
+
+
+def _limit32(p: int) -> float:
+    return math.sqrt(0.25 / (p * gamma(132, 2.0**-24))) / 1.3
+
+
+def first_reduction(method: str, c: Coordinates, seen: Probe, options: Options) -> Any:
+    if method == "gram32":
+        return Gram(c, np.float32, _gram32_tile(seen) or 128)
+    if method == "gram64":
+        # About a megabyte: the cache holds it, and the interpreter's share of a tile is small.
+        return Gram(c, np.float64, min(max(2**17 // (c.p + c.k), 512), 4096))
+    if method == "tsqr":
+        return TSQR(c)
+    return SparseSignSketch(c, options.seed)
+
+
+def _passes(name: str, rows: Rows, options: Options, seen: Probe, rates: Machine, read_rate: float) -> list[PassPlan]:
+    n, c = rows.shape[0], seen.coordinates
+    q = c.p + c.k
+    threads = options.threads or thread_count()
+    nbytes = rows.stored_nbytes
+    read = nbytes / (rates.copy * threads if rows.in_memory else read_rate)
+    entries = n * c.d * seen.density
+    gram_flops = 2.0 * n * q**2 if not rows.is_sparse else n * (c.d * seen.density + 1 + c.k) ** 2
+    slow = rates.gradient if not rows.is_sparse else rates.gradient / 4
+
+    def one(label: str, flops: float, seconds: float) -> PassPlan:
+        # Reading and computing overlap, but copying from the system takes processors as well.
+        compute = seconds / threads
+        return PassPlan(label, nbytes, flops, max(read, compute) + 0.5 * min(read, compute))
+
+    gradient = one("gradient, certificate", 4.0 * entries * c.k, entries * c.k / slow)
+    pack = n * q / (2 * rates.gradient)
+    if name == "gram32":
+        correction = one("gradient, correction", 4.0 * entries * c.k, entries * c.k / (2.5 * rates.gradient))
+        return [one("Gram matrix (float32)", gram_flops, gram_flops / rates.gram32 + pack), correction, gradient]
+    if name == "gram64":
+        sparse_seconds = gram_flops / rates.gradient
+        seconds = sparse_seconds if rows.is_sparse else gram_flops / rates.gram64 + pack
+        return [one("Gram matrix (float64)", gram_flops, seconds), gradient]
+    exact = seen.condition > 1e10
+    product_flops = 4.0 * n * c.p**2
+    product_seconds = product_flops / rates.gram64 + (n * c.p**2 / rates.gradient * 0.6 if exact else 0)
+    both = one("gradient, Gram of A R⁻¹", product_flops + gradient.flops, product_seconds + entries * c.k / slow)
+    if name == "tsqr":
+        return [one("TSQR", 2.0 * n * q**2, 2.0 * n * q**2 / rates.qr), both]
+    return [one("sparse-sign sketch", 16.0 * n * q, 16.0 * n * q / rates.gradient / 4 + pack), both, gradient]
+
+
+def fallbacks(method: str, c: Coordinates, rows: Rows) -> list[str]:
+    robust = "tsqr" if c.p <= 150 or rows.shape[0] <= 8 * c.p else "sketch"
+    order = {"gram32": ["gram64", robust], "gram64": [robust], "tsqr": [], "sketch": ["tsqr"]}
+    return order[method]

@@ -1,0 +1,257 @@
+"""The solution of a least-squares problem: what it holds, how it is saved, how it is verified."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from leyden.certificate import Certificate
+from leyden.engine.budget import parse_memory
+from leyden.engine.local import single_threaded_blas
+from leyden.engine.progress import Progress
+from leyden.engine.sweep import Engine
+from leyden.plan import Plan
+from leyden.rows import Rows
+from leyden.rows import open as open_rows
+from leyden.solution import Solution, Trace
+from leyden.solve.certify import assess, column_norms, gradient_error
+from leyden.solve.coordinates import Coordinates
+from leyden.solve.measure import measure
+from leyden.solve.reductions import GradientResult, U
+from leyden.solve.whitening import Whitening
+
+
+class LeastSquares(Solution):
+    """Solution of a least-squares problem.
+
+    Attributes
+    ----------
+    x : ndarray, shape (d,) or (d, k)
+        Coefficients; two-dimensional when there are several targets.
+    intercept : float or ndarray, shape (k,)
+        Zero when none was asked.
+    rank : int
+        Numerical rank of the columns (with the intercept, if any).
+    columns : tuple of str
+    coefficient_error : ndarray, like ``x``
+        Certified bound on the error of each coefficient.
+    intercept_error : like ``intercept``
+    residual_norm, r2 : float or ndarray, shape (k,)
+        ``√Σ w r²``, and the explained share of the variance of the target.
+    certificate, trace, plan
+    """
+
+    kind = "lstsq"
+
+    def __init__(
+        self,
+        *,
+        x: np.ndarray,
+        x0: np.ndarray,
+        columns: tuple[str, ...],
+        targets: tuple[str, ...],
+        shape: tuple[int, int],
+        ridge: float,
+        has_intercept: bool,
+        tol: float,
+        forward_tol: float | None,
+        rank: int,
+        coefficient_error: np.ndarray,
+        intercept_error: np.ndarray,
+        rr: np.ndarray,
+        r2: np.ndarray,
+        coordinates: Coordinates,
+        whitening: Whitening,
+        gradient: tuple[np.ndarray, np.ndarray],
+        certificate: Certificate,
+        trace: Trace,
+        plan: Plan,
+        single: bool,
+    ):
+        def shaped(array: np.ndarray) -> Any:
+            if not single:
+                return array
+            return array[..., 0] if array.ndim > 1 else float(array[0])
+
+        self.x, self.intercept = shaped(x), shaped(x0)
+        self.coefficient_error, self.intercept_error = shaped(coefficient_error), shaped(intercept_error)
+        self.residual_norm, self.r2 = shaped(np.sqrt(rr)), shaped(r2)
+        self.columns, self.targets, self.shape = columns, targets, shape
+        self.ridge, self.has_intercept, self.rank = ridge, has_intercept, rank
+        self.tol, self.forward_tol = tol, forward_tol
+        self.certificate, self.trace, self.plan = certificate, trace, plan
+        self._x, self._x0, self._single = x, x0, single
+        self._errors, self._rr, self._r2 = (coefficient_error, intercept_error), rr, r2
+        self._coordinates, self._whitening, self._gradient = coordinates, whitening, gradient
+
+    @property
+    def column_spread(self) -> np.ndarray:
+        """Weighted norm of each data column, shape (d,); about its mean when there is an intercept.
+
+        ``|x| * column_spread`` ranks the columns by what they contribute.
+        """
+        c, factor = self._coordinates, self._whitening.factor
+        columns, last = factor[:, : c.d], factor[:, -1:]
+        if c.intercept:
+            columns = columns - last * (last.T @ columns) / (last.T @ last)
+        squares = (columns**2).sum(axis=0) - c.penalty[: c.d]
+        return np.sqrt(np.maximum(squares, 0.0)) / c.scale[: c.d]
+
+    def predict(self, a: Any) -> np.ndarray:
+        """``A x + x0`` for rows ``a`` (n, d), an array or a sparse matrix."""
+        return a @ self.x + self.intercept
+
+    def verify(self, rows: Any, *, memory: str | int | None = None, progress: bool | None = False) -> Certificate:
+        """Compute the certificate again from the data, by one pass that uses nothing of the solver's but a witness.
+
+        The witness is the whitening matrix; its quality is measured in that pass, so that a wrong one makes the bounds
+        fail, never hold. The gradient, which doubled arithmetic reproduces to some thirty digits, is compared with the
+        one saved: any change of an answer or of a row that moves it is seen.
+        """
+        rows = rows if isinstance(rows, Rows) else open_rows(rows)
+        if rows.shape != self.shape or len(rows.targets) != len(self.targets):
+            return Certificate(
+                {},
+                failures=(
+                    f"the data has {rows.shape[0]:,} rows, {rows.shape[1]:,} columns, {len(rows.targets)} targets; the "
+                    f"solution is of {self.shape[0]:,} rows, {self.shape[1]:,} columns, {len(self.targets)} targets",
+                ),
+            )
+        engine = Engine(parse_memory(memory), progress=Progress(progress))
+        with single_threaded_blas():
+            gradient, whitening = measure(
+                engine, rows, self._coordinates, self._x, self._x0, self._whitening, "verify", whiten=True
+            )
+            if not whitening.usable:
+                return Certificate({}, failures=("the saved witness does not whiten this data: nothing can be said",))
+            found = assess(self._coordinates, whitening, gradient, self._x, self._x0, self.tol, self.forward_tol)
+        failures = [*_changed(gradient, self._gradient, whitening, self._coordinates, self._x, self._x0)]
+        for name, bound in found.bounds.items():
+            claimed = self.certificate.bounds.get(name)
+            if claimed is None:
+                failures.append(f"the saved certificate has no bound named {name}")
+            elif name != "rounding" and bound.value > 1.1 * claimed.value:
+                failures.append(f"{name}: the solution claims {claimed.value:.2e}, the data says {bound.value:.2e}")
+            elif bound.tolerance != claimed.tolerance:
+                failures.append(f"{name}: the tolerances recorded do not agree")
+        stored = [
+            np.concatenate([a, b[None]]) for a, b in (self._errors, (found.coefficient_error, found.intercept_error))
+        ]
+        if whitening.null is None and (stored[1] > 1.1 * stored[0] + np.finfo(float).tiny).any():
+            failures.append("a coefficient is claimed to be more precise than the data says")
+        return Certificate(found.bounds, 1, rows.stored_nbytes, failures=tuple(failures))
+
+    def _problem(self) -> dict[str, Any]:
+        c = self._coordinates
+        return {
+            "columns": list(self.columns),
+            "targets": list(self.targets),
+            "shape": list(self.shape),
+            "ridge": self.ridge,
+            "intercept": self.has_intercept,
+            "tol": self.tol,
+            "forward_tol": self.forward_tol,
+            "rank": self.rank,
+            "single": self._single,
+            "k": c.k,
+        }
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {
+            "x": self._x,
+            "intercept": self._x0,
+            "coefficient_error": self._errors[0],
+            "intercept_error": self._errors[1],
+            "sums": np.array([self._rr, self._r2]),
+            "shift": self._coordinates.shift,
+            "scale": self._coordinates.scale,
+            "gradient": np.array(self._gradient),
+            "witness": self._whitening.x,
+        }
+        if self._whitening.null is not None:
+            arrays["null"] = self._whitening.null
+        return arrays
+
+    @classmethod
+    def _restore(
+        cls, problem: dict[str, Any], arrays: dict[str, np.ndarray], certificate: Certificate, trace: Trace, plan: Plan
+    ) -> LeastSquares:
+        shape = (int(problem["shape"][0]), int(problem["shape"][1]))
+        coordinates = Coordinates(
+            shape[1],
+            int(problem["k"]),
+            bool(problem["intercept"]),
+            float(problem["ridge"]),
+            arrays["shift"],
+            arrays["scale"],
+        )
+        d, k, p = coordinates.d, coordinates.k, coordinates.p
+        rank = int(problem["rank"])
+        expected = {
+            "x": (d, k),
+            "intercept": (k,),
+            "coefficient_error": (d, k),
+            "intercept_error": (k,),
+            "sums": (2, k),
+            "shift": (p + k,),
+            "scale": (p + k,),
+            "gradient": (2, p, k),
+            "witness": (p, rank),
+            "null": (p, p - rank),
+        }
+        for name, array in arrays.items():
+            if array.dtype != np.float64 or array.shape != expected[name]:
+                raise ValueError(f"{name}.npy is not an array of float64 of shape {expected[name]}")
+            if not name.endswith("_error") and not np.isfinite(array).all():
+                raise ValueError(f"{name}.npy holds values that are not finite")
+        x, witness = arrays["x"], arrays["witness"]
+        return cls(
+            x=x,
+            x0=arrays["intercept"],
+            columns=tuple(problem["columns"]),
+            targets=tuple(problem["targets"]),
+            shape=shape,
+            ridge=coordinates.ridge,
+            has_intercept=coordinates.intercept,
+            tol=float(problem["tol"]),
+            forward_tol=problem["forward_tol"],
+            rank=rank,
+            coefficient_error=arrays["coefficient_error"],
+            intercept_error=arrays["intercept_error"],
+            rr=arrays["sums"][0],
+            r2=arrays["sums"][1],
+            coordinates=coordinates,
+            whitening=Whitening(witness, np.eye(witness.shape[1]), math.inf, arrays.get("null")),
+            gradient=(arrays["gradient"][0], arrays["gradient"][1]),
+            certificate=certificate,
+            trace=trace,
+            plan=plan,
+            single=bool(problem["single"]),
+        )
+
+    def __str__(self) -> str:
+        n, d = self.shape
+        lines = [f"least squares, {n:,} × {d:,}, rank {self.rank}, ridge {self.ridge:g}"]
+        if self._single:
+            lines.append(f"residual norm {self.residual_norm:.6g}, R² {self.r2:.4f}")
+        return "\n".join([*lines, str(self.certificate), str(self.trace)])
+
+
+def _changed(
+    gradient: GradientResult,
+    saved: tuple[np.ndarray, np.ndarray],
+    whitening: Whitening,
+    c: Coordinates,
+    x: np.ndarray,
+    x0: np.ndarray,
+) -> list[str]:
+    """A sentence when the gradient is not the saved one to within the rounding of doubled arithmetic."""
+    norms = column_norms(c, whitening)[0]
+    residual_error, error = gradient_error(gradient, norms, x, x0)
+    allowed = 2 * (error + norms[:, None] * residual_error) + 16 * U**2 * np.abs(gradient.hi)
+    difference = np.abs((gradient.hi - saved[0]) + (gradient.lo - saved[1]))
+    if saved[0].shape == gradient.hi.shape and (difference <= allowed).all():
+        return []
+    return ["solution and data do not belong together: a number of one of them has changed since they were certified"]

@@ -1,0 +1,72 @@
+"""The pass that certificates rest on: the gradient at an answer, and how well a matrix whitens the data."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from leyden.engine.sweep import Engine
+from leyden.errors import DataError
+from leyden.rows import Rows
+from leyden.rows.base import find_nonfinite
+from leyden.solve.coordinates import Coordinates
+from leyden.solve.reductions import Gradient, GradientResult, ProductGram, U, gamma
+from leyden.solve.whitening import Whitening
+
+
+def measure(
+    engine: Engine,
+    rows: Rows,
+    c: Coordinates,
+    x: np.ndarray,
+    x0: np.ndarray,
+    whitening: Whitening,
+    label: str,
+    *,
+    whiten: bool,
+) -> tuple[GradientResult, Whitening]:
+    """One pass for the gradient at ``x`` (d, k), ``x0`` (k,).
+
+    With ``whiten`` the same pass measures how well ``whitening.x`` whitens the data; the whitening that comes back then
+    rests on nothing else. Without, it comes back as it was.
+    """
+    reductions: list[Any] = [Gradient(x, x0, intercept=c.intercept, rows=rows.shape[0], sparse=rows.is_sparse)]
+    basis = whitening.x if whitening.null is None else np.hstack([whitening.x, whitening.null])
+    if whiten:
+        slack = _product_error(c, basis)
+        reductions.append(ProductGram(c, basis, exact=slack > 1e-3 or whitening.null is not None))
+    results = engine.sweep(rows, reductions, label)
+    gradient = results[0]
+    if not (np.isfinite(gradient.hi).all() and np.isfinite(gradient.rr).all()):
+        raise_nonfinite(rows)
+        raise DataError("values are so large that their squares overflow", where=rows.source, hint="Rescale the data.")
+    if not whiten:
+        return gradient, whitening
+    product = reductions[1]
+    cut = engine.layout(rows, reductions)
+    gram = results[1] + basis.T @ (c.penalty[:, None] * basis)
+    rank = whitening.rank
+    kept = gram[:rank, :rank]
+    size = math.sqrt(max(float(np.trace(kept)), 0.0))
+    tiny = (2 * c.p**2 + 64) * U**2 * math.sqrt(c.p) * float(np.linalg.norm(basis))
+    entry = 4 * U * size + tiny if product.exact else slack
+    error = product.rounding(cut.segment_rows, rows.shape[0]) * size**2 + 2 * size * entry + entry**2
+    error += gamma(2 * c.p + 2) * float(np.trace(np.abs(basis.T) @ (c.penalty[:, None] * np.abs(basis))))
+    discarded = (1 + 1e-9) * math.sqrt(max(float(np.trace(gram[rank:, rank:])), 0.0)) + tiny
+    return gradient, Whitening(whitening.x, kept, error, whitening.null, discarded)
+
+
+def _product_error(c: Coordinates, basis: np.ndarray) -> float:
+    """Bound on ``‖fl(Ā X) − Ā X‖_F`` of a BLAS product of packed rows."""
+    offset = 0.0
+    if c.intercept:
+        offset = float(np.linalg.norm(c.shift[: c.d] * c.scale[: c.d])) / float(c.scale[c.d])
+    return float((gamma(c.p + 4) * 2 * math.sqrt(c.p) + 3 * U * offset) * np.linalg.norm(basis))
+
+
+def raise_nonfinite(rows: Rows) -> None:
+    block_rows = max(1, min(rows.shape[0], int(2**24 / max(rows.row_nbytes, 1))))
+    if error := find_nonfinite(rows, block_rows):
+        raise error

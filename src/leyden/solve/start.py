@@ -1,0 +1,96 @@
+"""The first pass of every method: a whitening, measured or not, and a first answer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from leyden.engine.sweep import Engine
+from leyden.rows import Rows
+from leyden.solve.choose import Options, first_reduction
+from leyden.solve.coordinates import Coordinates, Probe
+from leyden.solve.measure import raise_nonfinite
+from leyden.solve.reductions import Gram, U, triangle
+from leyden.solve.whitening import Whitening, directions, from_gram
+
+
+@dataclass
+class Start:
+    """What the first pass of a method gives: coordinates, a whitening (measured or not), a first answer."""
+
+    coordinates: Coordinates
+    whitening: Whitening
+    measured: bool
+    x: np.ndarray
+    x0: np.ndarray
+
+
+def start(engine: Engine, rows: Rows, options: Options, seen: Probe, method: str) -> Start | None:
+    c = seen.coordinates
+    reduction = first_reduction(method, c, seen, options)
+    label = {"gram32": "Gram matrix (float32)", "gram64": "Gram matrix", "tsqr": "TSQR", "sketch": "sketch"}[method]
+    (result,) = engine.sweep(rows, [reduction], label)
+    if not np.isfinite(result).all():
+        raise_nonfinite(rows)
+        return None
+    cut = engine.layout(rows, [reduction])
+    if isinstance(reduction, Gram):
+        return _from_gram(c, result, reduction.rounding(cut.segment_rows, rows.shape[0]))
+    return _from_factor(c, result)
+
+
+def _rescale(c: Coordinates, norms: np.ndarray) -> tuple[Coordinates, np.ndarray]:
+    """Coordinates in which working columns of these norms have norms near one, and the powers of two that do it."""
+    with np.errstate(divide="ignore"):
+        factor = np.exp2(-np.round(np.log2(norms)))
+    # What is left of a column after its shift may be rounding alone: such a column counts as zero, not as data.
+    floor = np.zeros(c.p)
+    if c.intercept:
+        floor[: c.d] = 4 * U * np.abs(c.shift[: c.d]) * c.scale[: c.d] / c.scale[c.d]
+    factor[~np.isfinite(factor) | (norms <= floor)] = 1.0
+    scale = c.scale.copy()
+    scale[: c.p] *= factor
+    return replace(c, scale=scale), factor
+
+
+def _from_gram(c: Coordinates, gram: np.ndarray, rounding: float) -> Start | None:
+    p = c.p
+    h = gram[:p, :p] + np.diag(c.penalty)
+    c, factor = _rescale(c, np.sqrt(np.maximum(np.diag(h), 0.0)))
+    h = h * np.outer(factor, factor)
+    whitening = from_gram(h, rounding)
+    if whitening is None or not whitening.usable:
+        return None
+    z = whitening.w @ (whitening.w.T @ (factor[:, None] * gram[:p, p:]))
+    return Start(c, whitening, True, *c.solution(z, targets=True))
+
+
+def _from_factor(c: Coordinates, factor: np.ndarray) -> Start:
+    """From a triangular factor, or a sketch, of [Ā b̄]."""
+    p = c.p
+    stacked = np.vstack([factor, np.hstack([np.diag(np.sqrt(c.penalty)), np.zeros((p, c.k))])]) if c.ridge else factor
+    c, powers = _rescale(c, np.linalg.norm(stacked[:, :p], axis=0))
+    stacked = stacked.copy()
+    stacked[:, :p] *= powers
+    r = triangle(stacked)
+    head = r[: min(len(r), p)]
+    x, null, _ = directions(head[:, :p])
+    # x whitens head: x = V_r S⁻¹, so z = x (head x)ᵀ (projected targets).
+    z = x @ ((head[:, :p] @ x).T @ head[:, p:])
+    rank = x.shape[1]
+    solution = c.solution(z, targets=True)
+    if null is not None:
+        solution = minimum_norm(c, null, *solution)
+    return Start(c, Whitening(x, np.eye(rank), math.inf, null), False, *solution)
+
+
+def minimum_norm(c: Coordinates, null: np.ndarray, x: np.ndarray, x0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The point of smallest ``‖x‖`` on ``x + range(null)``, null directions in working coordinates."""
+    step = c.scale[: c.d, None] * null[: c.d]
+    t = np.linalg.lstsq(step, x, rcond=None)[0]
+    x = x - step @ t
+    if c.intercept:
+        x0 = x0 - (c.scale[c.d] * null[c.d] - c.shift[: c.d] @ step) @ t
+    return x, x0
