@@ -34,7 +34,20 @@ def _blas() -> ThreadpoolController:
 
 
 class Local:
-    """Folds segments in the threads of this process."""
+    """Folds segments in the threads of this process.
+
+    Memory to read into is kept from one pass over the same rows to the next: its first touch is slow.
+    """
+
+    def __init__(self) -> None:
+        self._spare: list[Any] = []
+        self._spare_for: tuple[Rows, int] | None = None
+
+    def _buffer(self, rows: Rows, count: int) -> Any:
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return rows.buffer(count)
 
     def fold(
         self,
@@ -47,9 +60,12 @@ class Local:
         tree = MergeTree(reductions, layout.segments)
         segments = itertools.count()
         stop = threading.Event()
+        if self._spare_for != (rows, layout.block_rows):
+            self._spare, self._spare_for = [], (rows, layout.block_rows)
 
         def work(reader: ThreadPoolExecutor | None) -> None:
-            for segment, last, block in _blocks(rows, layout, segments, stop, reader):
+            buffers = [] if reader is None else [self._buffer(rows, layout.block_rows) for _ in range(READ_AHEAD)]
+            for segment, last, block in _blocks(rows, layout, segments, stop, reader, buffers):
                 if block.start == segment * layout.segment_rows:
                     states = [reduction.start() for reduction in reductions]
                 for k, reduction in enumerate(reductions):
@@ -57,6 +73,7 @@ class Local:
                 on_rows(block.rows)
                 if last:
                     tree.add(segment, states)
+            self._spare += buffers
 
         with single_threaded_blas(), ExitStack() as pools:
             readers = _readers(rows, layout.threads, pools)
@@ -90,21 +107,22 @@ def _blocks(
     segments: Iterator[int],
     stop: threading.Event,
     reader: ThreadPoolExecutor | None,
+    buffers: list[Any],
 ) -> Iterator[tuple[int, bool, Block]]:
     """The blocks one thread folds: its segment, whether it is the last of it, and the rows.
 
-    With a reader, the next blocks are being read while this one is worked on.
+    With a reader, the next blocks are being read into ``buffers`` while this one is worked on.
     """
     ranges = _ranges(layout, segments, stop)
     if reader is None:
         for segment, last, first, end in ranges:
             yield segment, last, rows.read(first, end)
         return
-    buffers = itertools.cycle([rows.buffer(layout.block_rows) for _ in range(READ_AHEAD)])
+    free = itertools.cycle(buffers)
     pending: deque[tuple[int, bool, Future[Block]]] = deque()
     for segment, last, first, end in ranges:
-        pending.append((segment, last, reader.submit(rows.read, first, end, next(buffers))))
-        if len(pending) == READ_AHEAD:
+        pending.append((segment, last, reader.submit(rows.read, first, end, next(free))))
+        if len(pending) == len(buffers):
             segment, last, block = pending.popleft()
             yield segment, last, block.result()
     for segment, last, block in pending:

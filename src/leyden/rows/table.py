@@ -543,10 +543,21 @@ def numbers(column: Any, fill: float | None = None) -> np.ndarray:
         column = column.cast(pa.uint8())
     elif pa.types.is_decimal(column.type) or pa.types.is_null(column.type):
         column = column.cast(pa.float64())
+    if not column.null_count:
+        return _plain(column)
     values = column.to_numpy(zero_copy_only=False)
-    if column.null_count and fill is not None:
+    if fill is not None:
         values = np.where(pc.is_null(column).to_numpy(zero_copy_only=False), fill, values)
     return values
+
+
+def _plain(column: Any) -> np.ndarray:
+    """A column of numbers without nulls; unlike ``to_numpy`` this does not import pandas where it is installed."""
+    import pyarrow as pa
+
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    arrays = [np.from_dlpack(chunk) for chunk in chunks]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else column.to_numpy()
 
 
 def labels(column: Any) -> np.ndarray:

@@ -54,7 +54,9 @@ def measure(
     entry = 4 * U * size + tiny if product.exact else slack
     error = product.rounding(cut.segment_rows, rows.shape[0]) * size**2 + 2 * size * entry + entry**2
     error += gamma(2 * c.p + 2) * float(np.trace(np.abs(basis.T) @ (c.penalty[:, None] * np.abs(basis))))
-    discarded = (1 + 1e-9) * math.sqrt(max(float(np.trace(gram[rank:, rank:])), 0.0)) + tiny
+    discarded = 0.0
+    if whitening.null is not None:
+        discarded = (1 + 1e-9) * math.sqrt(max(float(np.trace(gram[rank:, rank:])), 0.0)) + tiny
     return gradient, Whitening(whitening.x, kept, error, whitening.null, discarded)
 
 

@@ -1,0 +1,64 @@
+"""The README's table, from the committed results: ``python benchmarks/table.py`` prints it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def results(name: str) -> Any:
+    """The configurations of one benchmark."""
+    return json.loads((RESULTS / f"{name}.json").read_text())["configurations"]
+
+
+def table() -> str:
+    """Markdown: what was solved, by what, time, beside Leyden, and how right the answer was."""
+    rows = [
+        *_rows(
+            "1,000,000 × 200 float32 in memory",
+            results("in_memory"),
+            {
+                "leyden": "Leyden, certificate included",
+                "sklearn LinearRegression, no intercept": "scikit-learn LinearRegression",
+                "sklearn Ridge cholesky, no intercept": 'scikit-learn Ridge("cholesky")',
+                "numpy lstsq": "numpy.linalg.lstsq",
+            },
+            lambda f: f"{f['forward_error']:.0e}" if "forward_error" in f else "",
+        ),
+        *_rows(
+            "5,000,000 × 50 float32, intercept, means 100–200 × the spread",
+            results("far_from_zero"),
+            {
+                "leyden": "Leyden",
+                "sklearn LinearRegression": "scikit-learn LinearRegression",
+                "sklearn Ridge cholesky": 'scikit-learn Ridge("cholesky")',
+            },
+            lambda f: f"{f['largest_relative_coefficient_error']:.0e}",
+        ),
+        *_rows(
+            "8 GB file, 40,000,000 × 50 float32, read from the disk",
+            results("out_of_core"),
+            {"leyden": 'Leyden, memory="1GB"', "dask lstsq": "dask.array.linalg.lstsq"},
+            lambda f: f"{f['certificate']['forward_error']:.0e} (bound)" if "certificate" in f else "",
+        ),
+    ]
+    head = ["| problem | by | seconds | times Leyden's | error of the coefficients |", "|---|---|--:|--:|--:|"]
+    return "\n".join([*head, *rows])
+
+
+def _rows(problem: str, figures: dict[str, Any], names: dict[str, str], error: Any) -> list[str]:
+    own = figures["leyden"]["median_s"]
+    lines = []
+    for key, name in names.items():
+        f = figures[key]
+        times = "" if key == "leyden" else f"{f['median_s'] / own:.1f}"
+        lines.append(f"| {problem} | {name} | {f['median_s']:.2f} | {times} | {error(f)} |")
+        problem = ""
+    return lines
+
+
+if __name__ == "__main__":
+    print(table())
