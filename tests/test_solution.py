@@ -1,5 +1,6 @@
 """Solutions on disk: what is saved is what was found, and whatever is changed is noticed."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -73,16 +74,56 @@ def test_a_certificate_that_claims_too_much_is_noticed(tmp_path, problem, option
     assert "the solution claims" in str(ly.verify(folder, ly.open(a, target=b)))
 
 
-@pytest.mark.parametrize("file", ["witness", "shift", "scale", "gradient", "coefficient_error"])
-def test_tampering_with_any_other_array_never_makes_a_false_certificate_hold(tmp_path, problem, file):
+def test_forged_coordinates_are_noticed(tmp_path, problem):
+    """A shift or scale under which everything looks small must not certify a wrong answer."""
+    a, b = problem
+    folder = ly.lstsq(a, b).save(tmp_path / "solution")
+    for file, value in (("shift", 1e30), ("scale", 2.0**-200), ("scale", 3.0), ("scale", -1.0)):
+        original = np.load(folder / f"{file}.npy")
+        forged = original.copy()
+        forged[0] = value
+        np.save(folder / f"{file}.npy", forged)
+        with contextlib.suppress(ly.SolutionError):
+            assert not ly.verify(folder, ly.open(a, target=b)).holds
+        np.save(folder / f"{file}.npy", original)
+
+
+@pytest.mark.parametrize("file", ["witness", "gradient", "coefficient_error", "sums"])
+def test_tampering_with_any_other_array_is_noticed(tmp_path, problem, file):
     a, b = problem
     folder = ly.lstsq(a, b, intercept=True).save(tmp_path / "solution")
     array = np.load(folder / f"{file}.npy")
-    array.flat[0] = array.flat[0] * 0.25 + (0.5 if file == "shift" else 0)
-    np.save(folder / f"{file}.npy", array)
-    again = ly.verify(folder, ly.open(a, target=b))
-    # Another shift or scale is other coordinates for the same truth; anything else is noticed.
-    assert not again.holds or file in ("shift", "scale", "witness")
+    for factor in (0.25, np.nan):
+        tampered = array.copy()
+        tampered.flat[0] *= factor
+        np.save(folder / f"{file}.npy", tampered)
+        if file == "witness" and factor == 0.25:
+            # Another witness is another way to the same bounds: they are measured, not believed.
+            assert ly.verify(folder, ly.open(a, target=b)).backward_error <= 1e-14
+            continue
+        with contextlib.suppress(ly.SolutionError):
+            assert not ly.verify(folder, ly.open(a, target=b)).holds
+
+
+def test_a_longer_solution_of_dependent_columns_is_noticed(tmp_path):
+    rng = np.random.default_rng(2)
+    half = rng.standard_normal((100, 2))
+    a, b = np.hstack([half, half]), rng.standard_normal(100)
+    folder = ly.lstsq(a, b).save(tmp_path / "solution")
+    x = np.load(folder / "x.npy")
+    x[0] += 1
+    x[2] -= 1
+    np.save(folder / "x.npy", x)
+    assert not ly.verify(folder, ly.open(a, target=b)).holds
+
+
+def test_a_folder_with_other_files_is_never_replaced(tmp_path, problem):
+    solution = ly.lstsq(*problem)
+    folder = solution.save(tmp_path / "solution")
+    (folder / "notes.txt").write_text("precious")
+    with pytest.raises(ly.SolutionError, match=r"notes\.txt"):
+        solution.save(folder)
+    assert (folder / "notes.txt").read_text() == "precious"
 
 
 def test_a_rank_deficient_solution_verifies(tmp_path):

@@ -75,7 +75,7 @@ class Certificate:
     @property
     def holds(self) -> bool:
         """The verdict: every bound is within the tolerance asked, and nothing else failed."""
-        return not self.failures and all(bound.holds for bound in self.bounds.values())
+        return bool(self.bounds) and not self.failures and all(bound.holds for bound in self.bounds.values())
 
     def _value(self, name: str) -> float | None:
         bound = self.bounds.get(name)

@@ -129,6 +129,13 @@ class Solution(ABC):
         target = Path(folder)
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         is_solution = (target / "solution.json").exists()
+        foreign = sorted(f.name for f in target.iterdir() if f.suffix not in (".json", ".npy")) if is_solution else []
+        if foreign:
+            raise SolutionError(
+                f"this folder holds {foreign[0]} beside the solution, which would be lost",
+                where=str(target),
+                hint="Move it, or name another folder.",
+            )
         if target.exists() and not (is_solution and overwrite) and not (target.is_dir() and not any(target.iterdir())):
             raise SolutionError("this folder exists and is not a solution", where=str(target), hint="Name another one.")
         document = {

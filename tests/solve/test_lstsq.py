@@ -328,3 +328,64 @@ def test_a_negative_weight_is_located():
 def test_a_budget_too_small_for_one_row_is_refused_before_anything_runs():
     with pytest.raises(ly.BudgetError, match=r"too small.*Give at least"):
         ly.lstsq(np.ones((10, 2000)), np.ones(10), memory="1kB")
+
+
+@pytest.mark.parametrize("method", ["gram32", "gram64", "tsqr", "sketch"])
+@pytest.mark.parametrize(("columns", "target", "weight", "ridge"), [
+    (1.0, 1e-150, 1.0, 0.0), (1.0, 1e-170, 1.0, 0.0), (1e150, 1.0, 1.0, 0.0), (1e-150, 1e-150, 1.0, 0.0),
+    (1.0, 1.0, 1e-300, 0.0), (1.0, 1.0, 1.0, 1e300),
+])  # fmt: skip
+def test_sizes_whose_squares_leave_float64_are_refused(method, columns, target, weight, ridge):
+    rng = np.random.default_rng(17)
+    a, b = rng.standard_normal((60, 4)) * columns, rng.standard_normal(60) * target
+    with pytest.raises(ly.DataError, match=r"leave the range of float64|overflow"):
+        ly.lstsq(a, b, weights=np.full(60, weight), ridge=ridge, method=method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("columns", "target", "weight"), [(1e-60, 1e30, 1.0), (1e60, 1e-60, 1e40), (1.0, 1e-90, 1.0)])
+def test_sizes_far_from_one_keep_true_bounds(method, columns, target, weight):
+    rng = np.random.default_rng(18)
+    a, b = rng.standard_normal((60, 4)) * columns, rng.standard_normal(60) * target
+    w = rng.exponential(size=60) * weight
+    solution = ly.lstsq(a, b, weights=w, method=method)
+    assert solution.certificate.holds
+    assert_bounds_are_true(solution, LeastSquaresTruth(a, b, weights=w))
+
+
+def test_a_rare_tiny_column_does_not_underflow_unnoticed():
+    rng = np.random.default_rng(19)
+    a = rng.standard_normal((20_000, 3)).astype(np.float32)
+    a[:, 2] = 0
+    a[1000:1300, 2] = np.float32(np.sqrt(0.51 * 2.0**-149)) * rng.choice([-1, 1], 300)
+    b = rng.standard_normal(20_000)
+    solution = ly.lstsq(a, b, method="gram32")
+    assert solution.plan.method != "gram32"
+    assert solution.certificate.holds
+
+
+def test_forward_tolerance_cannot_be_met_by_dependent_columns():
+    rng = np.random.default_rng(20)
+    half = rng.standard_normal((50, 2))
+    solution = ly.lstsq(np.hstack([half, half]), rng.standard_normal(50), forward_tol=1e-8)
+    assert not solution.certificate.holds
+
+
+def test_weights_that_are_all_zero_and_masked_values_are_refused():
+    a, b = np.random.default_rng(21).standard_normal((20, 2)), np.ones(20)
+    with pytest.raises(ly.DataError, match="all weights are zero"):
+        ly.lstsq(a, b, weights=np.zeros(20))
+    with pytest.raises(ly.DataError, match="masked"):
+        ly.lstsq(np.ma.masked_greater(a, 1.0), b)
+    with pytest.raises(ly.DataError, match="masked"):
+        ly.lstsq(a, np.ma.masked_array(b, mask=[True] + [False] * 19))
+
+
+def test_generated_rows_are_solved():
+    rows = ly.generated(
+        lambda start, stop, random: (x := random.standard_normal((stop - start, 3)), x @ np.array([1.0, 2.0, 3.0])),
+        10_000,
+        3,
+        seed=0,
+    )
+    np.testing.assert_allclose(ly.lstsq(rows).x, [1, 2, 3], rtol=1e-14)

@@ -157,6 +157,10 @@ class RowMap(ABC):
 
 def as_target(target: Any, n: int, source: str, role: str = "target") -> tuple[np.ndarray, tuple[str, ...]]:
     """A target array as (n, k), with names for its columns."""
+    if np.ma.is_masked(target):
+        raise DataError(
+            f"the {role} is masked in places", where=source, hint="Fill the masked values or drop the rows."
+        )
     array = np.asarray(target)
     if array.ndim == 1:
         array = array[:, None]

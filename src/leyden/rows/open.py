@@ -136,6 +136,8 @@ def _is_frame(source: Any) -> bool:
 
 
 def _as_array(source: Any) -> np.ndarray:
+    if np.ma.is_masked(source):
+        raise DataError("values are masked", where="array", hint="Fill the masked values or drop the rows.")
     try:
         array = np.asarray(source)
     except ValueError:

@@ -33,6 +33,7 @@ import numpy as np
 from leyden import doubled
 from leyden.certificate import Bound
 from leyden.solve.coordinates import Coordinates
+from leyden.solve.coordinates import norms as column_lengths
 from leyden.solve.reductions import GradientResult, U, gamma
 from leyden.solve.whitening import Whitening, spectral_norm_bound
 
@@ -85,18 +86,20 @@ def assess(
     c, d, p = coordinates, coordinates.d, coordinates.p
     w, eta = whitening.w, whitening.eta
     norms, working_norms = column_norms(c, whitening)
+    # They are known up to √(1 ± η): from above where they multiply an error, from below where they divide one.
+    above, below = math.sqrt(1 + eta), math.sqrt(max(1 - eta, 0.0))
 
     # The gradient of the penalised objective, in working coordinates. Its error has two parts: AᵀWδr, which a
     # projection on the range of A does not amplify, and the rounding of the sums over rows, which it does.
     hi, _, gh, gl = working_gradient(c, gradient.hi, gradient.lo, x)
-    residual_error, error = gradient_error(gradient, norms, x, x0)
+    residual_error, error = gradient_error(gradient, above * norms, x, x0)
     error = error + 4 * U**2 * np.abs(hi)
     working_error = error * c.scale[:p, None]
     if c.intercept:
         working_error[:d] += c.scale[:d, None] * np.abs(c.shift[:d, None]) * (error[d] + 8 * U**2 * np.abs(hi[d]))
 
     y = whitening.project(gh, gl)
-    f = np.linalg.norm(y, axis=0)
+    f = column_lengths(y)
     stretch = math.sqrt(1 + eta)
     sigma = stretch * residual_error + whitening.project_error(working_error) + whitening.rounding * f
     shrink = math.sqrt(1 - eta) if eta < 1 else 0.0
@@ -104,8 +107,8 @@ def assess(
         projection = (f + sigma) / shrink
     correction = w @ y
 
-    unknowns = np.vstack([x, x0[None]])[:p] * norms[:, None]
-    residual = np.sqrt(gradient.rr + c.ridge * (x**2).sum(axis=0))
+    unknowns = np.vstack([x, x0[None]])[:p] * (below * norms[:, None])
+    residual = np.hypot(np.sqrt(gradient.rr) + residual_error, math.sqrt(c.ridge) * column_lengths(x))
     backward = _backward(projection, unknowns, residual, whitening, gh, working_norms, c)
     bounds = {
         "backward_error": Bound(
@@ -124,7 +127,7 @@ def assess(
         to_user = c.scale[:p, None] * w
         remainder = (eta / (1 - eta) if eta < 1 else math.inf) * (f + sigma) + sigma
         rounded = whitening.rounding * f
-        rows = np.linalg.norm(to_user, axis=1)[:, None] * (1 + gamma(2 * p))
+        rows = column_lengths(to_user.T)[:, None] * (1 + gamma(2 * p))
         coefficient_error = np.abs(step) * (1 + gamma(p)) + rows[:d] * (remainder + rounded)
         if c.intercept:
             # The intercept is a difference of large terms: what cancels exactly, what is rounding, is kept apart.
@@ -134,9 +137,17 @@ def assess(
             slack = (rows[d] + terms @ rows[:d]) * rounded
             slack += gamma(p + 2) * (c.scale[d] * np.abs(correction[d]) + terms @ np.abs(step))
             intercept_error = np.abs(step0) + reach * remainder + slack
-        forward = _relative(np.linalg.norm(coefficient_error, axis=0), np.linalg.norm(x, axis=0))
+        forward = _relative(column_lengths(coefficient_error), column_lengths(x))
         bounds["forward_error"] = Bound(
             "forward_error", forward, "‖x − x*‖ / ‖x‖ for the exact solution x*", "rigorous", tolerance=forward_tol
+        )
+    elif forward_tol is not None:
+        bounds["forward_error"] = Bound(
+            "forward_error",
+            math.inf,
+            "the columns are dependent: no answer is near all that fit as well",
+            "rigorous",
+            tolerance=forward_tol,
         )
     bounds["optimality"] = Bound(
         "optimality",
@@ -201,11 +212,11 @@ def _relative(value: np.ndarray, scale: np.ndarray) -> float:
 def column_norms(c: Coordinates, whitening: Whitening) -> tuple[np.ndarray, np.ndarray]:
     """Norms of the columns as given (with the ridge stacked below), and of the working columns."""
     factor = whitening.factor
-    working = np.linalg.norm(factor, axis=0)
+    working = column_lengths(factor)
     original = factor / c.scale[: c.p]
     if c.intercept:
         original[:, : c.d] += np.outer(original[:, c.d], c.shift[: c.d])
-    return np.linalg.norm(original, axis=0), working
+    return column_lengths(original), working
 
 
 def _backward(
@@ -218,10 +229,10 @@ def _backward(
     c: Coordinates,
 ) -> float:
     columns = math.sqrt(max(int(np.count_nonzero(working_norms)), 1))
-    length = np.linalg.norm(unknowns, axis=0)
+    length = column_lengths(unknowns)
     values = []
     for t in range(len(length)):
-        if residual[t] == 0:
+        if projection[t] == 0:
             values.append(0.0)
         elif length[t] == 0:
             # x = 0 is exact once A is made orthogonal to b: a change of ‖Aᵀb‖ / ‖b‖.
@@ -229,7 +240,7 @@ def _backward(
             values.append(float(np.linalg.norm(scaled)) / (residual[t] * columns))
         else:
             # Either make the residual orthogonal to the range, or make the system consistent.
-            kept = projection[t] / length[t] + 2 * whitening.discarded
+            kept = projection[t] / length[t] + 4 * whitening.discarded
             values.append(min(kept, float(residual[t]) / length[t]) / columns)
     return max(values)
 
@@ -272,14 +283,16 @@ def _ridge(
         mean = c.shift[: c.d] + h[: c.d, c.d] / h[c.d, c.d] * c.scale[c.d] / c.scale[: c.d]
         spread = np.sqrt(np.diag(h)[: c.d] / h[c.d, c.d]) * c.scale[c.d] / c.scale[: c.d]
         g = g - mean[:, None] * hi[c.d]
-        doubt = (whitening.eta * spread + 8 * gamma(c.p) * (np.abs(mean) + spread))[:, None]
+        doubt = (2 * whitening.eta / max(1 - whitening.eta, 0.1) * spread + 8 * gamma(c.p) * (np.abs(mean) + spread))[
+            :, None
+        ]
         slack = slack + np.abs(mean)[:, None] * error[c.d] + doubt * np.abs(hi[c.d])
-    size = np.linalg.norm(np.abs(g) + slack, axis=0) * (1 + gamma(c.d + 2))
+    size = column_lengths(np.abs(g) + slack) * (1 + gamma(c.d + 2))
     objective = gradient.rr + c.ridge * (x**2).sum(axis=0)
     return {
         "distance": Bound(
             "distance",
-            _relative(size / c.ridge, np.linalg.norm(x, axis=0)),
+            _relative(size / c.ridge, column_lengths(x)),
             "‖x − x*‖ / ‖x‖, from strong convexity alone",
             "rigorous",
         ),

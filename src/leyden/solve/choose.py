@@ -146,7 +146,7 @@ def _passes(name: str, rows: Rows, options: Options, seen: Probe, rates: Machine
     q = c.p + c.k
     threads = options.threads or thread_count()
     nbytes = rows.stored_nbytes
-    read = nbytes / (rates.copy * threads if rows.in_memory else read_rate)
+    read = nbytes / (rates.copy * threads if rows.in_memory else read_rate) if nbytes else 0.0
     entries = n * c.d * seen.density
     gram_flops = 2.0 * n * q**2 if not rows.is_sparse else n * (c.d * seen.density + 1 + c.k) ** 2
     slow = rates.gradient if not rows.is_sparse else rates.gradient / 4

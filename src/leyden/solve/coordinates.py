@@ -53,7 +53,9 @@ class Coordinates:
     @property
     def penalty(self) -> np.ndarray:
         """Diagonal (p,) that the ridge adds to the Gram matrix of the working columns."""
-        penalty = self.ridge * self.scale[: self.p] ** 2
+        if self.ridge == 0:
+            return np.zeros(self.p)
+        penalty = (np.sqrt(self.ridge) * self.scale[: self.p]) ** 2
         if self.intercept:
             penalty[-1] = 0.0
         return penalty
@@ -160,12 +162,12 @@ def _coordinates(
     shift[~np.isfinite(shift)] = 0.0
     size = np.ones(len(shift))
     root = np.sqrt(w)[:, None]
-    size[:d] = _norms(root * (a - shift[:d]))
+    size[:d] = norms(root * (a - shift[:d]))
     if intercept:
         # What is left of a constant column is the rounding of its shift: do not blow it up.
         size[:d] = np.maximum(size[:d], 4 * np.finfo(float).eps * np.abs(shift[:d]) * np.sqrt(total))
         size[d] = np.sqrt(total)
-    size[d + intercept :] = _norms(root * (b - shift[d + intercept :]))
+    size[d + intercept :] = norms(root * (b - shift[d + intercept :]))
     size = np.sqrt(n / m) * size
     size[:d] = np.hypot(size[:d], np.sqrt(ridge))
     usable = np.isfinite(size) & (size > 0)
@@ -183,9 +185,9 @@ def _coordinates(
     return coordinates, _condition(working)
 
 
-def _norms(columns: np.ndarray) -> np.ndarray:
+def norms(columns: np.ndarray) -> np.ndarray:
     """Column norms that neither overflow nor underflow."""
-    largest = np.abs(columns).max(axis=0)
+    largest = np.abs(columns).max(axis=0, initial=0.0)
     safe = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
     return safe * np.linalg.norm(columns / safe, axis=0) * (largest > 0)
 

@@ -20,6 +20,7 @@ from leyden.solve.certify import assess, column_norms, gradient_error
 from leyden.solve.coordinates import Coordinates
 from leyden.solve.measure import measure
 from leyden.solve.reductions import GradientResult, U
+from leyden.solve.start import minimum_norm
 from leyden.solve.whitening import Whitening
 
 
@@ -126,8 +127,19 @@ class LeastSquares(Solution):
             )
             if not whitening.usable:
                 return Certificate({}, failures=("the saved witness does not whiten this data: nothing can be said",))
+            sizes = whitening.column_norms
+            if not ((sizes == 0) | ((sizes > 0.25) & (sizes < 4))).all():
+                return Certificate({}, failures=("the saved coordinates do not fit this data: nothing can be said",))
             found = assess(self._coordinates, whitening, gradient, self._x, self._x0, self.tol, self.forward_tol)
+        if whitening.null is not None:
+            shortest, _ = minimum_norm(self._coordinates, whitening.null, self._x, self._x0)
+            if np.linalg.norm(shortest - self._x) > 1e-8 * np.linalg.norm(self._x):
+                return Certificate(found.bounds, 1, rows.stored_nbytes, failures=("this is not the shortest solution",))
         failures = [*_changed(gradient, self._gradient, whitening, self._coordinates, self._x, self._x0)]
+        if not np.allclose(gradient.rr, self._rr, rtol=1e-6):
+            failures.append("the saved residual norm is not that of the data")
+        if self.columns != rows.columns:
+            failures.append("the columns have other names than those that were solved")
         for name, bound in found.bounds.items():
             claimed = self.certificate.bounds.get(name)
             if claimed is None:
@@ -139,7 +151,7 @@ class LeastSquares(Solution):
         stored = [
             np.concatenate([a, b[None]]) for a, b in (self._errors, (found.coefficient_error, found.intercept_error))
         ]
-        if whitening.null is None and (stored[1] > 1.1 * stored[0] + np.finfo(float).tiny).any():
+        if whitening.null is None and not (stored[1] <= 1.1 * stored[0] + np.finfo(float).tiny).all():
             failures.append("a coefficient is claimed to be more precise than the data says")
         return Certificate(found.bounds, 1, rows.stored_nbytes, failures=tuple(failures))
 
@@ -206,6 +218,11 @@ class LeastSquares(Solution):
                 raise ValueError(f"{name}.npy is not an array of float64 of shape {expected[name]}")
             if not name.endswith("_error") and not np.isfinite(array).all():
                 raise ValueError(f"{name}.npy holds values that are not finite")
+        shift, scale = arrays["shift"], arrays["scale"]
+        if (np.frexp(scale)[0] != 0.5).any():
+            raise ValueError("scale.npy holds values that are not powers of two")
+        if (shift[d:p] != 0).any() or (not coordinates.intercept and (shift[:d] != 0).any()):
+            raise ValueError("shift.npy shifts what cannot be shifted")
         x, witness = arrays["x"], arrays["witness"]
         return cls(
             x=x,

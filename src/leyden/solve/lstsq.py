@@ -94,7 +94,7 @@ def lstsq(
     memory : str or int, optional
         Budget, as ``"2GB"`` or bytes; half of the free memory by default.
     threads : int, optional
-        All processors by default. The answer has the same bits whatever their number.
+        All processors by default. For a given ``method`` and budget the answer has the same bits whatever their number.
     seed : int, default 0
     progress : bool, optional
         Show passes while they run; by default on a terminal.

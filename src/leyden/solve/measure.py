@@ -42,6 +42,8 @@ def measure(
     if not (np.isfinite(gradient.hi).all() and np.isfinite(gradient.rr).all()):
         raise_nonfinite(rows)
         raise DataError("values are so large that their squares overflow", where=rows.source, hint="Rescale the data.")
+    if gradient.total == 0:
+        raise DataError("all weights are zero", where=rows.source, hint="Give weights of which some are positive.")
     if not whiten:
         return gradient, whitening
     product = reductions[1]
@@ -57,7 +59,16 @@ def measure(
     discarded = 0.0
     if whitening.null is not None:
         discarded = (1 + 1e-9) * math.sqrt(max(float(np.trace(gram[rank:, rank:])), 0.0)) + tiny
-    return gradient, Whitening(whitening.x, kept, error, whitening.null, discarded)
+    measured = Whitening(whitening.x, kept, error, whitening.null, discarded)
+    if whitening.null is not None:
+        measured.column_norms = _column_norms(basis, gram)
+    return gradient, measured
+
+
+def _column_norms(basis: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """Norms of the columns of Ā, from the Gram matrix of Ā B for a square B."""
+    inverse = np.linalg.pinv(basis)
+    return np.sqrt(np.maximum(((gram @ inverse) * inverse).sum(axis=0), 0.0))
 
 
 def _product_error(c: Coordinates, basis: np.ndarray) -> float:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from leyden.engine.sweep import Engine
+from leyden.errors import DataError
 from leyden.rows import Rows
 from leyden.solve.choose import Options, first_reduction
-from leyden.solve.coordinates import Coordinates, Probe
+from leyden.solve.coordinates import Coordinates, Probe, norms
 from leyden.solve.measure import raise_nonfinite
 from leyden.solve.reductions import Gram, U, triangle
 from leyden.solve.whitening import Whitening, directions, from_gram
@@ -36,28 +37,54 @@ def start(engine: Engine, rows: Rows, options: Options, seen: Probe, method: str
         raise_nonfinite(rows)
         return None
     cut = engine.layout(rows, [reduction])
+    with np.errstate(over="ignore"):
+        sizes = np.sqrt(np.diag(result)) if isinstance(reduction, Gram) else norms(result)
+        _check_sizes(rows, c, sizes / c.scale)
     if isinstance(reduction, Gram):
-        return _from_gram(c, result, reduction.rounding(cut.segment_rows, rows.shape[0]))
+        smallest = 1e-20 if reduction.dtype == np.float32 else 1e-250
+        return _from_gram(c, result, reduction.rounding(cut.segment_rows, rows.shape[0]), smallest)
     return _from_factor(c, result)
 
 
-def _rescale(c: Coordinates, norms: np.ndarray) -> tuple[Coordinates, np.ndarray]:
+#: Sizes of columns and targets for which no square, and no error of a product, leaves the range of float64.
+SMALLEST, LARGEST = 1e-100, 1e100
+
+
+def _check_sizes(rows: Rows, c: Coordinates, sizes: np.ndarray) -> None:
+    """Refuse columns and targets whose certificate would rest on numbers that underflow or overflow."""
+    sizes = sizes.copy()
+    sizes[: c.d] = np.hypot(sizes[: c.d], math.sqrt(c.ridge))
+    wrong = np.flatnonzero((sizes != 0) & ~((sizes > SMALLEST) & (sizes < LARGEST)))
+    if len(wrong):
+        names = [*rows.columns, *(["intercept"] if c.intercept else []), *rows.targets]
+        raise DataError(
+            f"'{names[wrong[0]]}' has norm {sizes[wrong[0]]:.0e} (weights and ridge included), so far from one "
+            "that squares leave the range of float64",
+            where=rows.source,
+            hint="Rescale it, the weights or the ridge.",
+        )
+
+
+def _rescale(c: Coordinates, sizes: np.ndarray) -> tuple[Coordinates, np.ndarray]:
     """Coordinates in which working columns of these norms have norms near one, and the powers of two that do it."""
     with np.errstate(divide="ignore"):
-        factor = np.exp2(-np.round(np.log2(norms)))
+        factor = np.exp2(-np.round(np.log2(sizes)))
     # What is left of a column after its shift may be rounding alone: such a column counts as zero, not as data.
     floor = np.zeros(c.p)
     if c.intercept:
         floor[: c.d] = 4 * U * np.abs(c.shift[: c.d]) * c.scale[: c.d] / c.scale[c.d]
-    factor[~np.isfinite(factor) | (norms <= floor)] = 1.0
+    factor[~np.isfinite(factor) | (sizes <= floor)] = 1.0
     scale = c.scale.copy()
     scale[: c.p] *= factor
     return replace(c, scale=scale), factor
 
 
-def _from_gram(c: Coordinates, gram: np.ndarray, rounding: float) -> Start | None:
+def _from_gram(c: Coordinates, gram: np.ndarray, rounding: float, smallest: float) -> Start | None:
     p = c.p
     h = gram[:p, :p] + np.diag(c.penalty)
+    if (np.diag(h) < smallest).any():
+        # Products of entries that small may have lost their digits to underflow, which no relative bound covers.
+        return None
     c, factor = _rescale(c, np.sqrt(np.maximum(np.diag(h), 0.0)))
     h = h * np.outer(factor, factor)
     whitening = from_gram(h, rounding)

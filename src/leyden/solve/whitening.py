@@ -19,6 +19,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, lapack, solve_triangular
 
 from leyden.solve import _kernels
+from leyden.solve.coordinates import norms
 from leyden.solve.reductions import U, gamma
 
 
@@ -118,6 +119,11 @@ class Whitening:
         return self.x @ self._inverse_factor
 
     @cached_property
+    def column_norms(self) -> np.ndarray:
+        """Norms of the columns of Ā (ridge included), as the whitening implies or, at deficient rank, as measured."""
+        return norms(self.factor)
+
+    @cached_property
     def factor(self) -> np.ndarray:
         """``R`` (r, p) with ``RᵀR ≈ H``: the pseudo-inverse of W."""
         assert self._inverse_factor is not None
@@ -135,7 +141,7 @@ class Whitening:
             return 0.0
         assert self._inverse_factor is not None
         spread = math.sqrt(float(np.trace(self.gram))) * self._inverse_factor_norm
-        return gamma(2 * sum(self.x.shape)) * spread
+        return gamma(2 * sum(self.x.shape)) * spread * math.sqrt(self.rank)
 
     def project(self, hi: np.ndarray, lo: np.ndarray) -> np.ndarray:
         """``Wᵀ g`` (r, k) of a doubled gradient (p, k): for g = Āᵀr, the residual seen in the basis ĀW."""
@@ -145,7 +151,7 @@ class Whitening:
 
     def project_error(self, error: np.ndarray) -> np.ndarray:
         """Bound on ``‖Wᵀ e‖₂``, one a target, over all ``|e| ≤ error`` (p, k)."""
-        return np.linalg.norm(np.abs(self.w).T @ error, axis=0) * (1 + 1e-8)
+        return norms(np.abs(self.w).T @ error) * (1 + 1e-8)
 
 
 def from_gram(gram: np.ndarray, rounding: float) -> Whitening | None:
