@@ -14,7 +14,6 @@ References
 
 from __future__ import annotations
 
-import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -168,8 +167,3 @@ def subtract_product(hi, lo, a, x):
         for j in range(hi.shape[1]):
             p, e = two_product(a[i], x[i, j])
             hi[i, j], lo[i, j] = add(hi[i, j], lo[i, j], -p, -e)
-
-
-def zeros(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """A doubled array of zeros."""
-    return np.zeros(shape), np.zeros(shape)

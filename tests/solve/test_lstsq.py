@@ -66,7 +66,8 @@ def hostile(draw):
     b = a @ (rng.standard_normal(d) / np.abs(a).max(axis=0)) + noise * rng.standard_normal(len(a))
     if draw(st.booleans()):
         b = rng.standard_normal(len(a))
-    weights = rng.exponential(size=len(a)) if draw(st.booleans()) else None
+    b = b * 10.0 ** draw(st.floats(-30, 30))
+    weights = rng.exponential(size=len(a)) * 10.0 ** draw(st.floats(-20, 20)) if draw(st.booleans()) else None
     ridge = 10.0 ** draw(st.floats(-6, 3)) if draw(st.booleans()) else 0.0
     return a, b, ridge, intercept, weights, draw(st.sampled_from(METHODS))
 

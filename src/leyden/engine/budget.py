@@ -82,9 +82,7 @@ class Layout:
         return -(-self.rows // self.segment_rows)
 
 
-def layout(
-    rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, threads: int | None = None, align: int = 1
-) -> Layout:
+def layout(rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, threads: int | None = None) -> Layout:
     """Cut ``rows`` so that reading ahead, the states and the scratch of ``reductions`` fit into ``memory`` bytes.
 
     The length of a block follows from the budget and the width of a row alone, so that the same call on a machine with
@@ -108,8 +106,6 @@ def layout(
             f"one row {format_bytes(rows.row_nbytes)}",
             hint=f'Give at least memory="{math.ceil(need * 1.1 / 1e6)}MB".',
         )
-    if block_rows > align:
-        block_rows -= block_rows % align
     block_rows = max(1, min(block_rows, n))
     # A segment costs a start and a merge of the states: make it long enough to hide them.
     per_segment = max(1, math.ceil(4 * state / max(block_rows * rows.row_nbytes, 1)))

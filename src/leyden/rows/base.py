@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -179,15 +178,13 @@ def as_target(target: Any, n: int, source: str, role: str = "target") -> tuple[n
     return array, (role,) if array.shape[1] == 1 else tuple(f"{role}{i}" for i in range(array.shape[1]))
 
 
-def find_nonfinite(rows: Rows, block_rows: int, progress: Callable[[int], None] | None = None) -> DataError | None:
+def find_nonfinite(rows: Rows, block_rows: int) -> DataError | None:
     """The first NaN or infinity in the stream, as the error to raise; None when every value is finite."""
     buffer = rows.buffer(block_rows)
     for start in range(0, rows.shape[0], block_rows):
         block = rows.read(start, min(start + block_rows, rows.shape[0]), buffer)
         if error := _nonfinite_in(rows, block):
             return error
-        if progress:
-            progress(block.rows)
     return None
 
 

@@ -86,8 +86,10 @@ def assess(
     c, d, p = coordinates, coordinates.d, coordinates.p
     w, eta = whitening.w, whitening.eta
     norms, working_norms = column_norms(c, whitening)
-    # They are known up to √(1 ± η): from above where they multiply an error, from below where they divide one.
-    above, below = math.sqrt(1 + eta), math.sqrt(max(1 - eta, 0.0))
+    # They are known up to √(1 ± η), and to the rounding of inverting W: from above where they multiply an error, from
+    # below where they divide one.
+    doubt = gamma(4 * p) * whitening.norm * float(np.linalg.norm(whitening.factor))
+    above, below = math.sqrt(1 + eta) * (1 + doubt), math.sqrt(max(1 - eta, 0.0)) * max(1 - doubt, 0.1)
 
     # The gradient of the penalised objective, in working coordinates. Its error has two parts: AᵀWδr, which a
     # projection on the range of A does not amplify, and the rounding of the sums over rows, which it does.

@@ -39,11 +39,17 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
     ``read_rate`` is in stored bytes a second, infinite in memory.
     """
     rates = machine()
-    costs = {name: _passes(name, rows, options, seen, rates, read_rate) for name in METHODS}
+    threads = options.threads or thread_count()
+    costs = {name: _passes(name, rows, seen, rates, read_rate, threads) for name in METHODS}
+    # The choice must not depend on the threads asked for, nor flip with the noise of a timed read: its bits would.
+    steady = 2.0 ** round(math.log2(read_rate)) if 0 < read_rate < math.inf else read_rate
+    scores = {
+        name: sum(p.seconds for p in _passes(name, rows, seen, rates, steady, thread_count())) for name in METHODS
+    }
     c = seen.coordinates
     fits = {name: _fits(name, c, seen, rows) for name in METHODS}
     candidates = [name for name in METHODS if fits[name][0]]
-    best = min(candidates, key=lambda name: sum(p.seconds for p in costs[name]))
+    best = min(candidates, key=scores.__getitem__)
     chosen = best if method == "auto" else method
     peak = _peak(rows, options, first_reduction(chosen, c, seen, options))
     reasons = [f"asked for; {fits[chosen][1]}" if method != "auto" else fits[chosen][1]]
@@ -141,10 +147,9 @@ def first_reduction(method: str, c: Coordinates, seen: Probe, options: Options) 
     return SparseSignSketch(c, options.seed)
 
 
-def _passes(name: str, rows: Rows, options: Options, seen: Probe, rates: Machine, read_rate: float) -> list[PassPlan]:
+def _passes(name: str, rows: Rows, seen: Probe, rates: Machine, read_rate: float, threads: int) -> list[PassPlan]:
     n, c = rows.shape[0], seen.coordinates
     q = c.p + c.k
-    threads = options.threads or thread_count()
     nbytes = rows.stored_nbytes
     read = nbytes / (rates.copy * threads if rows.in_memory else read_rate) if nbytes else 0.0
     entries = n * c.d * seen.density
