@@ -75,7 +75,8 @@ def lstsq(
     Parameters
     ----------
     a : Rows, array, sparse matrix, or path
-        The rows (n, d): anything :func:`leyden.open` takes. float32 and integer data are used exactly as given.
+        The rows (n, d): anything :func:`leyden.open` takes. float32 and integer data are used
+        exactly as given (64-bit integers up to 2⁵³).
     b : array, shape (n,) or (n, k), optional
         Targets; not needed when the rows carry a target.
     ridge : float, default 0
