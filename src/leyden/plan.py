@@ -197,7 +197,7 @@ def _measure() -> Machine:
     b, x, gh, gl = np.ones((m, 1)), *(np.zeros((1, d)) for _ in range(3))
 
     def gradient() -> None:
-        _kernels.gradient_dense(a32, b, np.empty(0), x, np.zeros(1), gh, gl, np.zeros((4, 1)))
+        _kernels.gradient_dense(a32, b, np.empty(0), x, np.zeros(1), gh, gl, np.zeros((4, 1)), np.zeros((2, d)))
 
     def rate(run: Callable[[], Any], work: float) -> float:
         run()

@@ -72,9 +72,48 @@ def test_gram_of_the_working_rows(problem):
     for dtype, rtol in ((np.float64, 1e-13), (np.float32, 1e-5)):
         gram = Gram(c, dtype, tile_rows=16)
         size = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
-        found = gram.finish(gram.update(gram.start(), block))
+        found = gram.finish(gram.update(gram.start(), block)).matrix
         assert (np.abs(found - expected) <= rtol * size).all()
-        assert (np.abs(found - expected) <= gram.rounding(len(a), len(a)) * size + 1e-13 * size).all()
+
+
+def pieces(a, b, w, lengths):
+    """Blocks of these lengths, over and over, until the rows are used up."""
+    start = 0
+    rows = a.shape[0]
+    while start < rows:
+        for length in lengths:
+            part = slice(start, min(start + length, rows))
+            if part.stop > part.start:
+                yield Block(start, a[part], b[part], None if w is None else w[part])
+            start += length
+
+
+@settings(deadline=None, max_examples=15)
+@given(cases, st.lists(st.integers(1, 30), min_size=1, max_size=4), st.booleans())
+def test_a_gram_matrix_is_right_to_the_bound_it_states_whatever_the_blocks(problem, lengths, sparse):
+    a, b, w, c = problem
+    if sparse:
+        c = Coordinates(c.d, c.k, c.intercept, 0.0, np.where(np.arange(len(c.shift)) < c.d, 0.0, c.shift), c.scale)
+    blocks = list(pieces(sp.csr_array(a) if sparse else np.ascontiguousarray(a), b, w, lengths))
+    ones = [np.ones((len(a), 1))] if c.intercept else []
+    rows = np.hstack([a.astype(float), *ones, b])
+    design = [[(mp.mpf(v) - mp.mpf(s)) * mp.mpf(f) for v, s, f in zip(row, c.shift, c.scale, strict=True)]
+              for row in rows.tolist()]  # fmt: skip
+    weights = [mp.mpf(1)] * len(a) if w is None else [mp.mpf(v) for v in w.tolist()]
+    q = rows.shape[1]
+    truth = np.array(
+        [[mp.fsum(u * r[i] * r[j] for u, r in zip(weights, design, strict=True)) for j in range(q)] for i in range(q)]
+    )
+    for dtype in (np.float64,) if sparse else (np.float64, np.float32):
+        gram = Gram(c, dtype, tile_rows=16)
+        states = [gram.update(gram.start(), block) for block in blocks]
+        while len(states) > 1:
+            states = [gram.merge(*states[:2]), *states[2:]]
+        found = gram.finish(states[0])
+        for i in range(q):
+            for j in range(q):
+                allowed = found.rounding * mp.sqrt(truth[i, i] * truth[j, j])
+                assert abs(mp.mpf(float(found.matrix[i, j])) - truth[i, j]) <= allowed
 
 
 @settings(deadline=None, max_examples=30)
@@ -87,25 +126,23 @@ def test_gram_of_sparse_rows(problem):
     a = np.where(np.abs(a) > 0.7, a, 0)
     expected = working(a, b, w, c).T @ working(a, b, w, c)
     gram = Gram(c, np.float64)
-    found = gram.finish(gram.update(gram.start(), Block(0, sp.csr_array(a), b, w)))
+    found = gram.finish(gram.update(gram.start(), Block(0, sp.csr_array(a), b, w))).matrix
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
 
 
 @settings(deadline=None, max_examples=30)
-@given(cases, st.booleans())
-def test_the_gradient_is_right_to_the_bound_it_states(problem, sparse):
+@given(cases, st.booleans(), st.lists(st.integers(1, 40), min_size=1, max_size=3))
+def test_the_gradient_is_right_to_the_bound_it_states(problem, sparse, lengths):
     a, b, w, c = problem
     rng = np.random.default_rng(0)
     x, x0 = rng.standard_normal((c.d, c.k)), rng.standard_normal(c.k)
     x0 = x0 if c.intercept else np.zeros(c.k)
     data = sp.csr_array(a) if sparse else np.ascontiguousarray(a)
-    gradient = Gradient(x, x0, intercept=c.intercept, rows=len(a), sparse=sparse)
-    half = len(a) // 2
-    states = [gradient.start(), gradient.start()]
-    for state, part in zip(states, (slice(0, half), slice(half, None)), strict=True):
-        if len(a[part]):
-            gradient.update(state, Block(0, data[part], b[part], None if w is None else w[part]))
-    found = gradient.finish(gradient.merge(*states))
+    gradient = Gradient(x, x0, intercept=c.intercept, sparse=sparse)
+    states = [gradient.start()]
+    for block in pieces(data, b, w, lengths):
+        states = [gradient.merge(states[0], gradient.update(gradient.start(), block))]
+    found = gradient.finish(states[0])
     design = exact(np.hstack([a, np.ones((len(a), 1))]) if c.intercept else a)
     weights = [mp.mpf(float(v)) for v in (np.ones(len(a)) if w is None else w)]
     for t in range(c.k):
@@ -125,6 +162,13 @@ def test_the_gradient_is_right_to_the_bound_it_states(problem, sparse):
             float(mp.fsum(u * v * v for u, v in zip(weights, r, strict=True))), rel=1e-12
         )
     np.testing.assert_allclose(found.bb, (b**2 * np.array(weights, float)[:, None]).sum(axis=0), rtol=1e-12)
+    total = mp.fsum(weights)
+    for j in range(c.p):
+        norm = mp.sqrt(mp.fsum(u * design[i, j] ** 2 for i, u in enumerate(weights)))
+        assert abs(mp.mpf(float(found.norms[j])) - norm) <= found.plain_unit * norm
+        if j < c.d:
+            mean = mp.fsum(u * design[i, j] for i, u in enumerate(weights)) / total
+            assert abs(mp.mpf(float(found.means[j])) - mean) <= found.plain_unit * norm / mp.sqrt(total)
 
 
 @settings(deadline=None, max_examples=20)
@@ -136,7 +180,7 @@ def test_the_product_gram_is_right_however_ill_conditioned(problem):
     expected = (working(a, np.zeros((len(a), c.k)), w, c)[:, : c.p]) @ x
     for kernel in (True, False):
         reduction = ProductGram(c, x, exact=kernel)
-        found = reduction.finish(reduction.update(reduction.start(), Block(0, np.ascontiguousarray(a), None, w)))
+        found = reduction.finish(reduction.update(reduction.start(), Block(0, np.ascontiguousarray(a), None, w))).matrix
         np.testing.assert_allclose(found, expected.T @ expected, rtol=1e-11, atol=1e-11 * np.abs(expected).max() ** 2)
 
 

@@ -122,19 +122,29 @@ def _flush(gh, gl, hi, lo):
         lo[j] = 0.0
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def gradient_dense(a, b, w, x, x0, gh, gl, sums):
-    """Add ``Aᵀ W r`` of ``r = b - x0 - A x`` to the doubled ``gh + gl``, and four sums to the rows of ``sums``.
+@njit(inline="always")
+def _add_moments(a, i, weight, first, second):
+    for j in range(a.shape[1]):
+        v = np.float64(a[i, j])
+        q = weight * v
+        first[j] += q
+        second[j] += q * v
 
-    These are ``Σ w r²``, ``Σ w b²``, ``Σ w b``, ``Σ w``.
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def gradient_dense(a, b, w, x, x0, gh, gl, sums, moments):
+    """Add ``Aᵀ W r`` of ``r = b - x0 - A x`` to the doubled ``gh + gl``, four sums to the rows of ``sums``, and two.
+
+    These are ``Σ w r²``, ``Σ w b²``, ``Σ w b``, ``Σ w``, and for each column ``Σ w a`` and ``Σ w a²``.
 
     ``a`` (m, d) float32 or float64, ``b`` (m, k), ``w`` (m,) or empty for ones, ``x`` (k, d), ``x0`` (k,), ``gh`` and
-    ``gl`` (k, p), ``sums`` (4, k). With p = d + 1 the last entry of the gradient is ``Σ w r``.
+    ``gl`` (k, p), ``sums`` (4, k), ``moments`` (2, d). With p = d + 1 the last entry of the gradient is ``Σ w r``.
     """
     m, d = a.shape
     p = gh.shape[1]
     hi, lo = np.zeros(p), np.zeros(p)
     tile_h, tile_l = np.zeros(p), np.zeros(p)
+    first_moment, second_moment = np.zeros(d), np.zeros(d)
     rh, rl = np.empty(FLUSH), np.empty(FLUSH)
     for t in range(len(x)):
         for first in range(0, m, FLUSH):
@@ -155,6 +165,8 @@ def gradient_dense(a, b, w, x, x0, gh, gl, sums):
             for i in range(first, last):
                 h, l = rh[i - first], rl[i - first]
                 _scatter(a, i, h, l, hi, lo)
+                if t == 0:
+                    _add_moments(a, i, w[i] if w.size else 1.0, first_moment, second_moment)
                 if p > d:
                     hi[d], f = two_sum(hi[d], h)
                     lo[d] += f + l
@@ -164,6 +176,9 @@ def gradient_dense(a, b, w, x, x0, gh, gl, sums):
             sums[2, t] += bs
             sums[3, t] += ws
         _flush(gh[t], gl[t], tile_h, tile_l)
+    for j in range(d):
+        moments[0, j] += first_moment[j]
+        moments[1, j] += second_moment[j]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
@@ -187,19 +202,22 @@ def gradient_plain(a, b, w, x, x0, gradient):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def gradient_sparse(data, indices, indptr, d, b, w, x, x0, gh, gl, sums):
-    """As :func:`gradient_dense`, from the arrays of a CSR block."""
+def gradient_sparse(data, indices, indptr, d, b, w, x, x0, run, gh, gl, sums, moments):
+    """As :func:`gradient_dense`, from the arrays of a CSR tile.
+
+    Folding a sum visits every column: it is done once in ``run`` rows.
+    """
     p = gh.shape[1]
     hi, lo = np.zeros(p), np.zeros(p)
     tile_h, tile_l = np.zeros(p), np.zeros(p)
     m = len(indptr) - 1
     for t in range(len(x)):
-        for first in range(0, m, FLUSH):
+        for first in range(0, m, run):
             rr = 0.0
             bb = 0.0
             bs = 0.0
             ws = 0.0
-            for i in range(first, min(first + FLUSH, m)):
+            for i in range(first, min(first + run, m)):
                 sh = 0.0
                 sl = 0.0
                 for n in range(indptr[i], indptr[i + 1]):
@@ -218,6 +236,9 @@ def gradient_sparse(data, indices, indptr, d, b, w, x, x0, gh, gl, sums):
                     j = indices[n]
                     hi[j], f = two_sum(hi[j], q)
                     lo[j] += fma(v, l, e) + f
+                    if t == 0:
+                        moments[0, j] += weight * v
+                        moments[1, j] += weight * v * v
                 if p > d:
                     hi[d], f = two_sum(hi[d], h)
                     lo[d] += f + l

@@ -85,33 +85,29 @@ def assess(
     """Bounds on the error of ``x`` (d, k), ``x0`` (k,), and the correction that the same pass suggests."""
     c, d, p = coordinates, coordinates.d, coordinates.p
     w, eta = whitening.w, whitening.eta
-    norms, working_norms = column_norms(c, whitening)
-    # They are known up to √(1 ± η), and to the rounding of inverting W: from above where they multiply an error, from
-    # below where they divide one.
-    doubt = gamma(4 * p) * whitening.norm * float(np.linalg.norm(whitening.factor))
-    above, below = math.sqrt(1 + eta) * (1 + doubt), math.sqrt(max(1 - eta, 0.0)) * max(1 - doubt, 0.1)
 
     # The gradient of the penalised objective, in working coordinates. Its error has two parts: AᵀWδr, which a
     # projection on the range of A does not amplify, and the rounding of the sums over rows, which it does.
     hi, _, gh, gl = working_gradient(c, gradient.hi, gradient.lo, x)
-    residual_error, error = gradient_error(gradient, above * norms, x, x0)
-    error = error + 4 * U**2 * np.abs(hi)
+    residual_error, error = gradient_error(gradient, x, x0)
+    error = error + 4 * U**2 * np.abs(gradient.hi)
+    error[:d] += 4 * U**2 * c.ridge * np.abs(x)
     working_error = error * c.scale[:p, None]
     if c.intercept:
-        working_error[:d] += c.scale[:d, None] * np.abs(c.shift[:d, None]) * (error[d] + 8 * U**2 * np.abs(hi[d]))
+        shifting = np.abs(c.shift[:d, None]) * (error[d] + 16 * U**2 * np.abs(hi[d])) + 8 * U**2 * np.abs(hi[:d])
+        working_error[:d] += c.scale[:d, None] * shifting
 
     y = whitening.project(gh, gl)
     f = column_lengths(y)
     stretch = math.sqrt(1 + eta)
     sigma = stretch * residual_error + whitening.project_error(working_error) + whitening.rounding * f
+    sigma = sigma + whitening.project_rounding(gh)
     shrink = math.sqrt(1 - eta) if eta < 1 else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
         projection = (f + sigma) / shrink
     correction = w @ y
 
-    unknowns = np.vstack([x, x0[None]])[:p] * (below * norms[:, None])
-    residual = np.hypot(np.sqrt(gradient.rr) + residual_error, math.sqrt(c.ridge) * column_lengths(x))
-    backward = _backward(projection, unknowns, residual, whitening, gh, working_norms, c)
+    backward = _backward(c, whitening, gradient, hi, error, residual_error, projection, x, x0)
     bounds = {
         "backward_error": Bound(
             "backward_error",
@@ -157,9 +153,9 @@ def assess(
         "‖A(x − x*)‖ / ‖b‖: fitted values to the best fitted values" + _kept(whitening),
         "rigorous",
     )
-    bounds["condition"] = _condition(whitening)
+    bounds["condition"] = _condition(c, whitening, gradient)
     if c.ridge:
-        bounds |= _ridge(c, whitening, hi, error + norms[:, None] * residual_error, x, gradient)
+        bounds |= _ridge(c, gradient, hi, error + gradient.norms[:, None] * residual_error, x)
     bounds["rounding"] = Bound(
         "rounding",
         _relative(sigma, np.sqrt(gradient.bb)),
@@ -186,18 +182,14 @@ def working_gradient(
     return hi, lo, gh, gl
 
 
-def gradient_error(
-    gradient: GradientResult, norms: np.ndarray, x: np.ndarray, x0: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds on ``‖√W δr‖`` (k,) and on ``|δg|`` (p, k); see :class:`~leyden.solve.reductions.GradientResult`.
-
-    ``norms`` (p,) are those of the columns as given, weights included.
-    """
+def gradient_error(gradient: GradientResult, x: np.ndarray, x0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds on ``‖√W δr‖`` (k,) and on ``|δg|`` (p, k); see :class:`~leyden.solve.reductions.GradientResult`."""
+    above, norms = 1 + gradient.plain_unit, gradient.norms
     size = np.sqrt(gradient.bb) + norms[: len(x)] @ np.abs(x)
     if len(norms) > len(x):
         size = size + norms[-1] * np.abs(x0)
-    residual_error = gradient.residual_unit * size
-    return residual_error, gradient.sum_unit * norms[:, None] * (np.sqrt(gradient.rr) + residual_error)
+    residual_error = above * gradient.residual_unit * size
+    return residual_error, above * gradient.sum_unit * norms[:, None] * (np.sqrt(gradient.rr) + residual_error)
 
 
 def _kept(whitening: Whitening) -> str:
@@ -211,54 +203,63 @@ def _relative(value: np.ndarray, scale: np.ndarray) -> float:
     return float(np.nan_to_num(ratio, nan=math.inf, posinf=math.inf).max())
 
 
-def column_norms(c: Coordinates, whitening: Whitening) -> tuple[np.ndarray, np.ndarray]:
-    """Norms of the columns as given (with the ridge stacked below), and of the working columns."""
-    factor = whitening.factor
-    working = column_lengths(factor)
-    original = factor / c.scale[: c.p]
-    if c.intercept:
-        original[:, : c.d] += np.outer(original[:, c.d], c.shift[: c.d])
-    return column_lengths(original), working
-
-
 def _backward(
-    projection: np.ndarray,
-    unknowns: np.ndarray,
-    residual: np.ndarray,
-    whitening: Whitening,
-    working_gradient: np.ndarray,
-    working_norms: np.ndarray,
     c: Coordinates,
+    whitening: Whitening,
+    gradient: GradientResult,
+    hi: np.ndarray,
+    error: np.ndarray,
+    residual_error: np.ndarray,
+    projection: np.ndarray,
+    x: np.ndarray,
+    x0: np.ndarray,
 ) -> float:
-    columns = math.sqrt(max(int(np.count_nonzero(working_norms)), 1))
-    length = column_lengths(unknowns)
+    """The largest backward error of a target, with the rows of the ridge below the data."""
+    sizes = gradient.norms * (1 - gradient.plain_unit)
+    sizes[: c.d] = np.hypot(sizes[: c.d], math.sqrt(c.ridge))
+    columns = math.sqrt(max(int(np.count_nonzero(sizes)), 1))
+    length = column_lengths(np.vstack([x, x0[None]])[: c.p] * sizes[:, None])
+    residual = np.hypot(np.sqrt(gradient.rr) + residual_error, math.sqrt(c.ridge) * column_lengths(x))
+    residual *= 1 + gradient.plain_unit
+    scaled = (np.abs(hi) + error + gradient.norms[:, None] * residual_error) / np.where(sizes > 0, sizes, 1.0)[:, None]
+    dropped = 2 * _reach(c, sizes) * whitening.discarded
     values = []
-    for t in range(len(length)):
+    for t in range(c.k):
         if projection[t] == 0:
             values.append(0.0)
         elif length[t] == 0:
             # x = 0 is exact once A is made orthogonal to b: a change of ‖Aᵀb‖ / ‖b‖.
-            scaled = working_gradient[:, t] / np.where(working_norms > 0, working_norms, 1.0)
-            values.append(float(np.linalg.norm(scaled)) / (residual[t] * columns))
+            values.append(float(np.linalg.norm(scaled[:, t])) / (residual[t] * columns) * (1 + 4 * gradient.plain_unit))
         else:
             # Either make the residual orthogonal to the range, or make the system consistent.
-            kept = projection[t] / length[t] + 4 * whitening.discarded
+            kept = projection[t] / length[t] + dropped
             values.append(min(kept, float(residual[t]) / length[t]) / columns)
     return max(values)
 
 
-def _condition(whitening: Whitening) -> Bound:
+def _reach(c: Coordinates, sizes: np.ndarray) -> float:
+    """A bound on how much longer unknowns can be in working coordinates than with the columns as given at unit norm."""
+    sizes = np.where(sizes > 0, sizes, 1 / c.scale[: c.p])
+    stretch = float((1 / (c.scale[: c.p] * sizes)).max())
+    if not c.intercept:
+        return stretch
+    return math.hypot(stretch, float(np.linalg.norm(c.shift[: c.d] / (c.scale[c.d] * sizes[: c.d]))))
+
+
+def _condition(c: Coordinates, whitening: Whitening, gradient: GradientResult) -> Bound:
     """Enclosure of the condition number of the working columns (of the directions kept)."""
-    eta, w, factor = whitening.eta, whitening.w, whitening.factor
+    eta, w, factor, distance = whitening.eta, whitening.w, whitening.factor, whitening.factor_distance
     stretch = math.sqrt((1 + eta) / (1 - eta)) if eta < 1 else math.inf
-    upper = spectral_norm_bound(factor) * whitening.norm * stretch
+    largest = math.sqrt(1 + eta) * spectral_norm_bound(factor) / (1 - distance) if distance < 0.9 else math.inf
+    largest = min(largest, _frobenius_norm(c, gradient))
+    upper = largest * whitening.norm / math.sqrt(1 - eta) if eta < 1 else math.inf
     rng = np.random.default_rng(0)
     large, small = rng.standard_normal((2, len(w)))
     for _ in range(20):
         large, small = factor.T @ (factor @ large), w @ (w.T @ small)
         large /= max(float(np.linalg.norm(large)), np.finfo(float).tiny)
         small /= max(float(np.linalg.norm(small)), np.finfo(float).tiny)
-    lower = float(np.linalg.norm(factor @ large) * np.linalg.norm(w.T @ small)) / stretch
+    lower = float(np.linalg.norm(factor @ large) * np.linalg.norm(w.T @ small)) / stretch / (1 + distance)
     return Bound(
         "condition",
         upper,
@@ -269,8 +270,17 @@ def _condition(whitening: Whitening) -> Bound:
     )
 
 
+def _frobenius_norm(c: Coordinates, gradient: GradientResult) -> float:
+    """A bound on the Frobenius norm of the working columns, rows of the ridge included, from their moments."""
+    shift, squares, total = c.shift[: c.d], gradient.norms[: c.d] ** 2, gradient.total
+    moved = squares - 2 * shift * gradient.means * total + shift**2 * total
+    moved += 4 * gradient.plain_unit * (squares + 3 * shift**2 * total)
+    working = np.append(moved, total)[: c.p] * c.scale[: c.p] ** 2 + c.penalty
+    return math.sqrt(float(working.sum())) * (1 + gamma(c.p + 8))
+
+
 def _ridge(
-    c: Coordinates, whitening: Whitening, hi: np.ndarray, error: np.ndarray, x: np.ndarray, gradient: GradientResult
+    c: Coordinates, gradient: GradientResult, hi: np.ndarray, error: np.ndarray, x: np.ndarray
 ) -> dict[str, Bound]:
     """Bounds from strong convexity alone."""
     g, slack = hi[: c.d], error[: c.d]
@@ -278,17 +288,11 @@ def _ridge(
     if c.intercept:
         # The intercept itself is that much above its best value for these coefficients.
         above = (np.abs(hi[c.d]) + error[c.d]) ** 2 / gradient.total
-        # Minimise the intercept out: subtract each column's mean times the intercept's gradient. The mean is known
-        # exactly up to the whitening, and the intercept's gradient is tiny.
-        factor = whitening.factor
-        h = factor.T @ factor
-        mean = c.shift[: c.d] + h[: c.d, c.d] / h[c.d, c.d] * c.scale[c.d] / c.scale[: c.d]
-        spread = np.sqrt(np.diag(h)[: c.d] / h[c.d, c.d]) * c.scale[c.d] / c.scale[: c.d]
-        g = g - mean[:, None] * hi[c.d]
-        doubt = (2 * whitening.eta / max(1 - whitening.eta, 0.1) * spread + 8 * gamma(c.p) * (np.abs(mean) + spread))[
-            :, None
-        ]
-        slack = slack + np.abs(mean)[:, None] * error[c.d] + doubt * np.abs(hi[c.d])
+        # Minimise the intercept out: subtract each column's mean times the intercept's gradient, which is tiny.
+        mean = gradient.means[:, None]
+        doubt = (2 * gradient.plain_unit * gradient.norms[: c.d] / math.sqrt(gradient.total))[:, None]
+        slack = slack + np.abs(mean) * error[c.d] + (doubt + 4 * U * np.abs(mean)) * np.abs(hi[c.d]) + 2 * U * np.abs(g)
+        g = g - mean * hi[c.d]
     size = column_lengths(np.abs(g) + slack) * (1 + gamma(c.d + 2))
     objective = gradient.rr + c.ridge * (x**2).sum(axis=0)
     return {

@@ -32,29 +32,27 @@ def measure(
     With ``whiten`` the same pass measures how well ``whitening.x`` whitens the data; the whitening that comes back then
     rests on nothing else. Without, it comes back as it was.
     """
-    reductions: list[Any] = [Gradient(x, x0, intercept=c.intercept, rows=rows.shape[0], sparse=rows.is_sparse)]
+    reductions: list[Any] = [Gradient(x, x0, intercept=c.intercept, sparse=rows.is_sparse)]
     basis = whitening.x if whitening.null is None else np.hstack([whitening.x, whitening.null])
     if whiten:
         slack = _product_error(c, basis)
         reductions.append(ProductGram(c, basis, exact=slack > 1e-3 or whitening.null is not None))
     results = engine.sweep(rows, reductions, label)
-    gradient = results[0]
-    if not (np.isfinite(gradient.hi).all() and np.isfinite(gradient.rr).all()):
+    gradient: GradientResult = results[0]
+    if not all(np.isfinite(sums).all() for sums in (gradient.hi, gradient.rr, gradient.norms)):
         raise_nonfinite(rows)
         raise DataError("values are so large that their squares overflow", where=rows.source, hint="Rescale the data.")
     if gradient.total == 0:
         raise DataError("all weights are zero", where=rows.source, hint="Give weights of which some are positive.")
     if not whiten:
         return gradient, whitening
-    product = reductions[1]
-    cut = engine.layout(rows, reductions)
-    gram = results[1] + basis.T @ (c.penalty[:, None] * basis)
+    gram = results[1].matrix + basis.T @ (c.penalty[:, None] * basis)
     rank = whitening.rank
     kept = gram[:rank, :rank]
     size = math.sqrt(max(float(np.trace(kept)), 0.0))
     tiny = (2 * c.p**2 + 64) * U**2 * math.sqrt(c.p) * float(np.linalg.norm(basis))
-    entry = 4 * U * size + tiny if product.exact else slack
-    error = product.rounding(cut.segment_rows, rows.shape[0]) * size**2 + 2 * size * entry + entry**2
+    entry = 4 * U * size + tiny if reductions[1].exact else slack
+    error = results[1].rounding * size**2 + 2 * size * entry + entry**2
     error += gamma(2 * c.p + 2) * float(np.trace(np.abs(basis.T) @ (c.penalty[:, None] * np.abs(basis))))
     discarded = 0.0
     if whitening.null is not None:

@@ -55,12 +55,39 @@ def _root(weight: np.ndarray) -> np.ndarray:
         return np.sqrt(weight)
 
 
-class Gram(Reduction[np.ndarray, np.ndarray]):
+@dataclass
+class Sum:
+    """A matrix that terms are added to, and the most additions that any of its entries has been through."""
+
+    matrix: np.ndarray
+    additions: int = 0
+
+    def merge(self, other: Sum) -> Sum:
+        """The sum of both, in this one's memory."""
+        self.matrix += other.matrix
+        self.additions = max(self.additions, other.additions) + 1
+        return self
+
+
+@dataclass(frozen=True)
+class MeasuredGram:
+    """A Gram matrix (q, q), entry (i, j) right to ``rounding`` times the norms of columns i and j."""
+
+    matrix: np.ndarray
+    rounding: float
+
+
+def _symmetric(upper: np.ndarray) -> np.ndarray:
+    upper = np.triu(upper)
+    return upper + np.triu(upper, 1).T
+
+
+class Gram(Reduction[Sum, MeasuredGram]):
     """Gram matrix of the working rows with their targets, ``[Ā b̄]ᵀ W [Ā b̄]``, (p + k, p + k) float64.
 
     Tiles are multiplied by BLAS in ``dtype`` and added in float64. An entry is in error by at most
     ``rounding · ‖ā_i‖ ‖ā_j‖`` (Higham, Accuracy and Stability, §3.5: γ_T for a tile of T rows in the precision of the
-    tile, γ for the additions in float64), whatever order BLAS adds in.
+    tile, γ for the additions in float64, which the state counts), whatever order BLAS adds in.
 
     Parameters
     ----------
@@ -73,7 +100,6 @@ class Gram(Reduction[np.ndarray, np.ndarray]):
         self.coordinates, self.dtype, self.tile_rows = coordinates, np.dtype(dtype), tile_rows
         self.q = coordinates.p + coordinates.k
         self._scratch = Scratch()
-        self._sparse = False
 
     @property
     def state_nbytes(self) -> int:
@@ -83,44 +109,37 @@ class Gram(Reduction[np.ndarray, np.ndarray]):
     def scratch_nbytes(self) -> int:
         return self.dtype.itemsize * (self.tile_rows * self.q + self.q**2)
 
-    def rounding(self, block_rows: int, rows: int) -> float:
-        """Bound on the error of an entry relative to the product of its columns' norms."""
-        unit = float(np.finfo(self.dtype).eps) / 2
-        additions = block_rows / self.tile_rows + np.log2(rows / block_rows + 1) + 2
-        if self._sparse:
-            additions += block_rows
-        return gamma(self.tile_rows + 4, unit) + gamma(additions)
+    def start(self) -> Sum:
+        return Sum(np.zeros((self.q, self.q)))
 
-    def start(self) -> np.ndarray:
-        return np.zeros((self.q, self.q))
-
-    def update(self, state: np.ndarray, block: Block) -> np.ndarray:
+    def update(self, state: Sum, block: Block) -> Sum:
         c = self.coordinates
         if sp.issparse(block.data):
-            self._sparse = True
             columns = self._scratch.array("columns", (self.q,), np.int64)
             values = self._scratch.array("values", (self.q,))
             for data, target, weight in tiles(block, block.rows):
                 _kernels.gram_sparse(
                     data.data, data.indices, data.indptr, c.d, target, _root(weight), c.shift, c.scale, c.intercept,
-                    columns, values, state,
+                    columns, values, state.matrix,
                 )  # fmt: skip
+            state.additions += block.rows
             return state
         packed = self._scratch.array("packed", (self.tile_rows, self.q), self.dtype)
         product = self._scratch.array("product", (self.q, self.q), self.dtype)
         for tile in tiles(block, self.tile_rows):
             working = pack(tile, c, packed)
             np.matmul(working.T, working, out=product)
-            _kernels.add_upper(state, product)
+            _kernels.add_upper(state.matrix, product)
+            state.additions += 1
         return state
 
-    def merge(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        a += b
-        return a
+    def merge(self, a: Sum, b: Sum) -> Sum:
+        return a.merge(b)
 
-    def finish(self, state: np.ndarray) -> np.ndarray:
-        upper = np.triu(state)
-        return upper + np.triu(upper, 1).T
+    def finish(self, state: Sum) -> MeasuredGram:
+        # Packing rounds three times in float64 and once to the type of the tile, in each of two factors.
+        unit = float(np.finfo(self.dtype).eps) / 2
+        return MeasuredGram(_symmetric(state.matrix), gamma(self.tile_rows + 8, unit) + gamma(state.additions))
 
 
 class TSQR(Reduction[np.ndarray, np.ndarray]):
@@ -223,11 +242,29 @@ class SparseSignSketch(Reduction[np.ndarray, np.ndarray]):
 
 @dataclass
 class GradientState:
-    """Doubled ``AᵀWr`` as (k, p) arrays, and the rows ``Σ w r²``, ``Σ w b²``, ``Σ w b``, ``Σ w`` of ``sums``."""
+    """Sums over rows, and how they were added.
+
+    Attributes
+    ----------
+    hi, lo : ndarray, shape (k, p)
+        ``AᵀWr``, doubled.
+    sums : ndarray, shape (4, k)
+        ``Σ w r²``, ``Σ w b²``, ``Σ w b``, ``Σ w``.
+    moments : ndarray, shape (2, d)
+        ``Σ w a`` and ``Σ w a²``.
+    run : int
+        Most rows summed before the sum was folded.
+    doubled, plain : int
+        Most additions that an entry of the doubled sums, and of the others, has been through since.
+    """
 
     hi: np.ndarray
     lo: np.ndarray
     sums: np.ndarray
+    moments: np.ndarray
+    run: int = 0
+    doubled: int = 0
+    plain: int = 0
 
 
 @dataclass(frozen=True)
@@ -242,6 +279,12 @@ class GradientResult:
         ``Σ w r²``, ``Σ w b²`` and ``Σ w (b − mean)²``.
     total : float
         ``Σ w``.
+    norms : ndarray, shape (p,)
+        ``√Σ w a²`` of the columns as given, and of the intercept.
+    means : ndarray, shape (d,)
+        ``Σ w a / Σ w``.
+    plain_unit : float
+        Relative error of ``rr``, ``bb``, ``total`` and ``norms``; of the means relative to ``norms / √total``.
     residual_unit : float
         ``|δr| ≤ residual_unit (|b| + |x0| + |A||x|)``, row by row.
     sum_unit : float
@@ -254,6 +297,9 @@ class GradientResult:
     bb: np.ndarray
     spread: np.ndarray
     total: float
+    norms: np.ndarray
+    means: np.ndarray
+    plain_unit: float
     residual_unit: float
     sum_unit: float
 
@@ -269,56 +315,79 @@ class Gradient(Reduction[GradientState, GradientResult]):
     x0 : ndarray, shape (k,)
     intercept : bool
         Whether to return ``Σ w r`` as a last entry.
-    rows : int
-        Length of the stream, for the error bound.
     sparse : bool
     """
 
     TILE = 1024
 
-    def __init__(self, x: np.ndarray, x0: np.ndarray, *, intercept: bool, rows: int, sparse: bool):
+    def __init__(self, x: np.ndarray, x0: np.ndarray, *, intercept: bool, sparse: bool):
         self._x = np.ascontiguousarray(x.T)
         self._x0 = x0
         self.p = len(x) + intercept
-        self._rows, self._sparse = rows, sparse
+        self._sparse = sparse
 
     @property
     def state_nbytes(self) -> int:
-        return 16 * self.p * len(self._x)
+        return 16 * self.p * (len(self._x) + 1)
 
     def start(self) -> GradientState:
-        k = len(self._x)
-        return GradientState(np.zeros((k, self.p)), np.zeros((k, self.p)), np.zeros((4, k)))
+        k, d = self._x.shape
+        return GradientState(np.zeros((k, self.p)), np.zeros((k, self.p)), np.zeros((4, k)), np.zeros((2, d)))
 
     def update(self, state: GradientState, block: Block) -> GradientState:
         for data, target, weight in tiles(block, self.TILE):
+            m, d = data.shape
             if isinstance(data, np.ndarray):
-                _kernels.gradient_dense(data, target, weight, self._x, self._x0, state.hi, state.lo, state.sums)
+                run = _kernels.FLUSH
+                _kernels.gradient_dense(
+                    data, target, weight, self._x, self._x0, state.hi, state.lo, state.sums, state.moments
+                )
             else:
+                # Folding may take a quarter of the time that the entries between two folds take.
+                run = int(min(max(_kernels.FLUSH, 4 * d * m // max(data.nnz, 1)), self.TILE))
                 _kernels.gradient_sparse(
-                    data.data, data.indices, data.indptr, data.shape[1], target, weight, self._x, self._x0,
-                    state.hi, state.lo, state.sums,
+                    data.data, data.indices, data.indptr, d, target, weight, self._x, self._x0, run,
+                    state.hi, state.lo, state.sums, state.moments,
                 )  # fmt: skip
+            state.run = max(state.run, run)
+            state.doubled = max(state.doubled, -(-m // run)) + 1
+            state.plain += -(-m // run) if isinstance(data, np.ndarray) else m
         return state
 
     def merge(self, a: GradientState, b: GradientState) -> GradientState:
         doubled.accumulate(a.hi, a.lo, b.hi, b.lo)
         a.sums += b.sums
+        a.moments += b.moments
+        a.run = max(a.run, b.run)
+        a.doubled = max(a.doubled, b.doubled) + 1
+        a.plain = max(a.plain, b.plain) + 1
         return a
 
     def finish(self, state: GradientState) -> GradientResult:
         # A doubled sum errs by its length squared in u² (a dense dot product runs LANES sums side by side, and folds
-        # them), each addition of two doubled numbers by 4 u²: FLUSH rows to a run, runs to a tile, tiles to a fold,
-        # folds to a tree.
+        # them), each addition of two doubled numbers by 4 u². A plain sum is of the runs, or of the columns of a tile.
         d = self._x.shape[1]
         dot = d + 4 if self._sparse else d / LANES + LANES + 8
-        additions = self.TILE / _kernels.FLUSH + self._rows / self.TILE + 64
         residual_unit = (dot**2 + 16) * U**2
-        sum_unit = (1.5 * (_kernels.FLUSH + 4) ** 2 + 4 * additions) * U**2
-        rr, bb, bs, total = state.sums
-        spread = bb - bs**2 / np.where(total > 0, total, 1.0)
+        sum_unit = (1.5 * (state.run + 4) ** 2 + 4 * (state.doubled + 2)) * U**2
+        rr, bb, bs, totals = state.sums
+        total = float(totals[0])
+        spread = bb - bs**2 / np.where(totals > 0, totals, 1.0)
+        norms = np.sqrt(state.moments[1])
+        if self.p > d:
+            norms = np.append(norms, np.sqrt(total))
         return GradientResult(
-            state.hi.T.copy(), state.lo.T.copy(), rr, bb, spread, float(total[0]), residual_unit, sum_unit
+            hi=state.hi.T.copy(),
+            lo=state.lo.T.copy(),
+            rr=rr,
+            bb=bb,
+            spread=spread,
+            total=total,
+            norms=norms,
+            means=state.moments[0] / (total or 1.0),
+            plain_unit=gamma(self.TILE + state.plain + 8),
+            residual_unit=residual_unit,
+            sum_unit=sum_unit,
         )
 
 
@@ -355,7 +424,7 @@ class PlainGradient(Reduction[np.ndarray, np.ndarray]):
         return state.T.copy()
 
 
-class ProductGram(Reduction[np.ndarray, np.ndarray]):
+class ProductGram(Reduction[Sum, MeasuredGram]):
     """Gram matrix (r, r) of Ā X for a given X (p, r): how far X is from whitening the data.
 
     With ``exact`` each entry of Ā X is right to a few units in its last place; without, it is a BLAS product.
@@ -377,14 +446,10 @@ class ProductGram(Reduction[np.ndarray, np.ndarray]):
         p, r = self.x.shape
         return 8 * (self.TILE * (p + r) + r * r)
 
-    def rounding(self, block_rows: int, rows: int) -> float:
-        """Bound on the error of an entry of the Gram matrix relative to the norms of the columns of the product."""
-        return gamma(self.TILE + block_rows / self.TILE + np.log2(rows / block_rows + 1) + 16)
+    def start(self) -> Sum:
+        return Sum(np.zeros((self.x.shape[1],) * 2))
 
-    def start(self) -> np.ndarray:
-        return np.zeros((self.x.shape[1],) * 2)
-
-    def update(self, state: np.ndarray, block: Block) -> np.ndarray:
+    def update(self, state: Sum, block: Block) -> Sum:
         c = self.coordinates
         p, r = self.x.shape
         packed = self._scratch.array("packed", (self.TILE, p))
@@ -400,13 +465,13 @@ class ProductGram(Reduction[np.ndarray, np.ndarray]):
             else:
                 np.matmul(pack((data, np.empty((m, 0)), weight), c, packed), self.x, out=out)
             np.matmul(out.T, out, out=gram)
-            _kernels.add_upper(state, gram)
+            _kernels.add_upper(state.matrix, gram)
+            state.additions += 1
         return state
 
-    def merge(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        a += b
-        return a
+    def merge(self, a: Sum, b: Sum) -> Sum:
+        return a.merge(b)
 
-    def finish(self, state: np.ndarray) -> np.ndarray:
-        upper = np.triu(state)
-        return upper + np.triu(upper, 1).T
+    def finish(self, state: Sum) -> MeasuredGram:
+        # Of the product as it was rounded: how far that is from Ā X is another matter.
+        return MeasuredGram(_symmetric(state.matrix), gamma(self.TILE + 4) + gamma(state.additions))

@@ -33,17 +33,17 @@ def start(engine: Engine, rows: Rows, options: Options, seen: Probe, method: str
     reduction = first_reduction(method, c, seen, options)
     label = {"gram32": "Gram matrix (float32)", "gram64": "Gram matrix", "tsqr": "TSQR", "sketch": "sketch"}[method]
     (result,) = engine.sweep(rows, [reduction], label)
-    if not np.isfinite(result).all():
+    matrix = result.matrix if isinstance(reduction, Gram) else result
+    if not np.isfinite(matrix).all():
         raise_nonfinite(rows)
         return None
-    cut = engine.layout(rows, [reduction])
     with np.errstate(over="ignore"):
-        sizes = np.sqrt(np.diag(result)) if isinstance(reduction, Gram) else norms(result)
+        sizes = np.sqrt(np.diag(matrix)) if isinstance(reduction, Gram) else norms(matrix)
         _check_sizes(rows, c, sizes / c.scale)
     if isinstance(reduction, Gram):
         smallest = 1e-20 if reduction.dtype == np.float32 else 1e-250
-        return _from_gram(c, result, reduction.rounding(cut.segment_rows, rows.shape[0]), smallest)
-    return _from_factor(c, result)
+        return _from_gram(c, matrix, result.rounding, smallest)
+    return _from_factor(c, matrix)
 
 
 #: Sizes of columns and targets for which no square, and no error of a product, leaves the range of float64.

@@ -16,7 +16,7 @@ import math
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import LinAlgError, lapack, solve_triangular
+from scipy.linalg import LinAlgError, solve_triangular
 
 from leyden.solve import _kernels
 from leyden.solve.coordinates import norms
@@ -44,6 +44,17 @@ def spectral_norm_bound(a: np.ndarray) -> float:
     # Each product is right to γ of its absolute counterpart; four of them cannot add up to a part in a million.
     norm = float(np.abs(b).sum(axis=1).max())
     return size * math.exp((log + math.log(norm)) / 32) * (1 + 1e-6)
+
+
+def inverse(r: np.ndarray) -> np.ndarray | None:
+    """``R⁻¹`` of an upper triangular R, column by column by substitution; None when R is singular.
+
+    ``|R X − I| ≤ γ_p |R| |X|`` (Higham, Accuracy and Stability, §8.1); LAPACK's own inverse bounds ``X R − I`` instead.
+    """
+    if not np.diag(r).all():
+        return None
+    x = np.triu(solve_triangular(r, np.eye(len(r)), check_finite=False))
+    return x if np.isfinite(x).all() else None
 
 
 class Whitening:
@@ -80,8 +91,9 @@ class Whitening:
         if self._inverse_factor is None:
             return math.inf
         r = self.rank
-        # Cholesky: |CᵀC − M| ≤ γ_{r+1} |C|ᵀ|C|, whose norm is at most γ_{r+1} trace(M); the same again for W = X C⁻¹.
-        rounding = 3 * gamma(r + 2) * float(np.trace(self.gram))
+        # Cholesky: |CᵀC − M| ≤ γ_{r+1} |C|ᵀ|C|, whose norm is at most γ_{r+1} trace(M). The computed inverse K of C has
+        # ‖CK − I‖ ≤ γ_r ‖C‖_F ‖K‖_F (see `inverse`), and that product is at most trace(M) ‖K‖₂².
+        rounding = 4 * gamma(r + 2) * float(np.trace(self.gram))
         return self._inverse_factor_norm**2 * (self.error + rounding)
 
     @property
@@ -99,8 +111,7 @@ class Whitening:
             factor = np.linalg.cholesky(self.gram).T
         except LinAlgError:
             return None
-        inverse, info = lapack.dtrtri(factor)
-        return np.triu(inverse) if info == 0 else None
+        return inverse(factor)
 
     @cached_property
     def _inverse_factor_norm(self) -> float:
@@ -122,6 +133,14 @@ class Whitening:
     def column_norms(self) -> np.ndarray:
         """Norms of the columns of Ā (ridge included), as the whitening implies or, at deficient rank, as measured."""
         return norms(self.factor)
+
+    @cached_property
+    def factor_distance(self) -> float:
+        """A bound on ``‖R W − I‖`` for the computed factor R, so that ``‖W⁻¹v‖ (1 ± it)`` is ``‖R v‖``."""
+        if self.rank == 0:
+            return 0.0
+        computed = float(np.linalg.norm(self.factor @ self.w - np.eye(self.rank)))
+        return computed + gamma(len(self.x) + 1) * float(np.linalg.norm(self.factor) * np.linalg.norm(self.w))
 
     @cached_property
     def factor(self) -> np.ndarray:
@@ -149,6 +168,10 @@ class Whitening:
         yh, yl = _kernels.multiply_transposed(self.x, hi, lo)
         return self._inverse_factor.T @ (yh + yl)
 
+    def project_rounding(self, g: np.ndarray) -> np.ndarray:
+        """Bound (k,) on the error that the doubled product of :meth:`project` leaves in its norm, for ``hi = g``."""
+        return gamma(2 * len(self.x)) ** 2 * self._inverse_factor_norm * norms(np.abs(self.x).T @ np.abs(g))
+
     def project_error(self, error: np.ndarray) -> np.ndarray:
         """Bound on ``‖Wᵀ e‖₂``, one a target, over all ``|e| ≤ error`` (p, k)."""
         return norms(np.abs(self.w).T @ error) * (1 + 1e-8)
@@ -175,14 +198,15 @@ def from_gram(gram: np.ndarray, rounding: float) -> Whitening | None:
         factor = np.linalg.cholesky(gram).T
     except LinAlgError:
         return None
-    x, info = lapack.dtrtri(factor)
-    if info:
+    x = inverse(factor)
+    if x is None:
         return None
-    x = np.triu(x)
     with np.errstate(all="ignore"):
+        # XᵀHX − I = (RX)ᵀ(RX) − I − Xᵀ(RᵀR − H)X, with ‖RX − I‖ ≤ γ_p ‖R‖_F ‖X‖_F.
         size = float(np.trace(gram))
         error = spectral_norm_bound(x) ** 2 * size * (rounding + gamma(p + 2))
-        error += 2.1 * gamma(p + 1) * float(np.linalg.norm(factor) * np.linalg.norm(x))
+        residual = gamma(p + 1) * float(np.linalg.norm(factor) * np.linalg.norm(x))
+        error += 2 * residual + residual**2
     return Whitening(x, np.eye(p), error if math.isfinite(error) else math.inf)
 
 
@@ -199,7 +223,7 @@ def directions(r: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, float]:
     rank = int((s > max(30, 3 * math.sqrt(p)) * U * s[0]).sum())
     condition = float(s[0] / s[rank - 1])
     if rank == p:
-        x, info = lapack.dtrtri(r)
-        if info == 0:
-            return np.triu(x), None, condition
+        x = inverse(r)
+        if x is not None:
+            return x, None, condition
     return vt[:rank].T / s[:rank], vt[rank:].T, condition
