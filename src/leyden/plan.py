@@ -48,6 +48,8 @@ class Plan:
         The budget, in bytes.
     peak : int
         Predicted peak of what the run allocates, in bytes.
+    algebra : PassPlan
+        What is computed between the passes, on matrices of the size of the answer; it reads no data.
     """
 
     verb: str
@@ -58,17 +60,18 @@ class Plan:
     passes: tuple[PassPlan, ...]
     memory: int
     peak: int
+    algebra: PassPlan = PassPlan("dense algebra", 0, 0.0, 0.0)
     _run: Callable[[Plan], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def seconds(self) -> float:
         """Predicted wall time."""
-        return sum(p.seconds for p in self.passes)
+        return sum(p.seconds for p in (*self.passes, self.algebra))
 
     @property
     def flops(self) -> float:
         """Predicted floating-point operations."""
-        return sum(p.flops for p in self.passes)
+        return sum(p.flops for p in (*self.passes, self.algebra))
 
     @property
     def nbytes(self) -> int:
@@ -90,6 +93,7 @@ class Plan:
             "reasons": list(self.reasons),
             "alternatives": [list(a) for a in self.alternatives],
             "passes": [asdict(p) for p in self.passes],
+            "algebra": asdict(self.algebra),
             "memory": self.memory,
             "peak": self.peak,
             "seconds": self.seconds,
@@ -109,6 +113,7 @@ class Plan:
             tuple(PassPlan(**p) for p in data["passes"]),
             data["memory"],
             data["peak"],
+            PassPlan(**data["algebra"]),
         )
 
     def __str__(self) -> str:
@@ -117,6 +122,10 @@ class Plan:
         for i, p in enumerate(self.passes, 1):
             lines.append(
                 f"pass {i}  {p.name:<28} {format_bytes(p.nbytes):>8}  {p.flops:8.2e} flops  {p.seconds:7.2f} s"
+            )
+        if self.algebra.seconds >= 0.05 * self.seconds:
+            lines.append(
+                f"between {self.algebra.name:<37}  {self.algebra.flops:8.2e} flops  {self.algebra.seconds:7.2f} s"
             )
         lines.append(
             f"total   {len(self.passes)} passes, {format_bytes(self.nbytes)} read, {self.flops:.2e} flops, "

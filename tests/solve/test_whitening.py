@@ -16,6 +16,20 @@ def test_the_spectral_norm_is_enclosed_within_a_fifth(seed, m, n, decades):
     assert true <= spectral_norm_bound(a) <= 1.2 * true
 
 
+def test_the_spectral_norm_of_large_and_of_degenerate_matrices_is_enclosed():
+    rng = np.random.default_rng(3)
+    for a in (
+        rng.standard_normal((300, 200)),
+        np.linalg.inv(np.triu(rng.standard_normal((60, 60)))),
+        np.eye(50),
+        np.outer(rng.standard_normal(40), rng.standard_normal(30)),
+        np.diag([1.0, *np.full(99, 0.999)]),
+        np.diag(10.0 ** -np.arange(300.0)),
+    ):
+        true = np.linalg.norm(a, 2)
+        assert true * (1 - 1e-12) <= spectral_norm_bound(a) <= 1.1 * true
+
+
 def test_the_spectral_norm_of_nothing_is_zero():
     assert spectral_norm_bound(np.zeros((3, 2))) == 0
     assert spectral_norm_bound(np.array([[np.inf]])) == np.inf

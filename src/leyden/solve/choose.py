@@ -43,10 +43,12 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
     costs = {name: _passes(name, rows, seen, rates, read_rate, threads) for name in METHODS}
     # The choice must not depend on the threads asked for, nor flip with the noise of a timed read: its bits would.
     steady = 2.0 ** round(math.log2(read_rate)) if 0 < read_rate < math.inf else read_rate
-    scores = {
-        name: sum(p.seconds for p in _passes(name, rows, seen, rates, steady, thread_count())) for name in METHODS
-    }
     c = seen.coordinates
+    algebra = {name: _algebra(name, c.p, rates) for name in METHODS}
+    scores = {
+        name: sum(p.seconds for p in (*_passes(name, rows, seen, rates, steady, thread_count()), algebra[name]))
+        for name in METHODS
+    }
     fits = {name: _fits(name, c, seen, rows) for name in METHODS}
     candidates = [name for name in METHODS if fits[name][0]]
     best = min(candidates, key=scores.__getitem__)
@@ -56,7 +58,7 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
     if method == "auto":
         reasons.append("the fastest of the methods that can be certified here")
     others = tuple(
-        (name, sum(p.seconds for p in costs[name]), "slower" if fits[name][0] else fits[name][1])
+        (name, sum(p.seconds for p in (*costs[name], algebra[name])), "slower" if fits[name][0] else fits[name][1])
         for name in METHODS
         if name != chosen
     )
@@ -74,6 +76,7 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
         tuple(costs[chosen]),
         options.memory,
         int(peak),
+        algebra[chosen],
     )
 
 
@@ -177,6 +180,14 @@ def _passes(name: str, rows: Rows, seen: Probe, rates: Machine, read_rate: float
     if name == "tsqr":
         return [one("TSQR", 2.0 * n * q**2, 2.0 * n * q**2 / rates.qr), both]
     return [one("sparse-sign sketch", 16.0 * n * q, 16.0 * n * q / rates.gradient / 4 + pack), both, gradient]
+
+
+def _algebra(name: str, p: int, rates: Machine) -> PassPlan:
+    """Factors, inverses, norms and products of p × p matrices, on one thread for the sake of their bits."""
+    # Counted in p³: six products, four triangular inverses, six Cholesky factors and four norms; QR and SVD as well
+    # where the first pass gives a triangle.
+    flops = (18.0 if name.startswith("gram") else 60.0) * p**3
+    return PassPlan("dense algebra", 0, flops, flops / rates.gram64)
 
 
 def fallbacks(method: str, c: Coordinates, rows: Rows) -> list[str]:

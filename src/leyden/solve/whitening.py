@@ -24,26 +24,39 @@ from leyden.solve.reductions import U, gamma
 
 
 def spectral_norm_bound(a: np.ndarray) -> float:
-    """A number at least ``‖A‖₂`` and at most about 20% above it, at the speed of matrix products.
+    """A number at least ``‖A‖₂``, and seldom more than 5% above it, for the price of ``AᵀA`` and a Cholesky factor.
 
-    ``‖B‖₂ = ‖B^q‖₂^(1/q) ≤ ‖B^q‖_∞^(1/q)`` for the symmetric ``B = AᵀA``; q = 16 leaves a factor of at most p^(1/32)
-    in ``‖A‖₂``.
+    Power iteration guesses a τ a little above ``‖AᵀA‖₂``; that the Cholesky factorization of ``τI − AᵀA`` runs to its
+    end proves it, up to ``γ_{p+1} trace`` (S. M. Rump, "Verification of positive definiteness", BIT 46, 2006).
     """
     size = float(np.abs(a).max(initial=0.0))
     if size == 0:
         return 0.0
     if not math.isfinite(size):
         return math.inf
-    b = (a / size).T @ (a / size)
-    log = 0.0
-    for _ in range(4):
-        top = float(np.abs(b).max())
-        b /= top
-        log = 2 * (log + math.log(top))
-        b = b @ b
-    # Each product is right to γ of its absolute counterpart; four of them cannot add up to a part in a million.
-    norm = float(np.abs(b).sum(axis=1).max())
-    return size * math.exp((log + math.log(norm)) / 32) * (1 + 1e-6)
+    a = a / size
+    m, p = a.shape
+    b = a.T @ a if p <= m else a @ a.T
+    p = len(b)
+    diagonal = np.diag(b).copy()
+    trace = float(diagonal.sum())
+    v = b[:, int(diagonal.argmax())] + math.sqrt(trace) / p
+    for _ in range(20):
+        v = b @ (v / np.linalg.norm(v))
+    estimate, certain = float(np.linalg.norm(v)), float(np.abs(b).sum(axis=1).max())
+    shifted = np.negative(b, out=b)
+    for factor in (1.05, 1.2, 1.5, 2.0):
+        top = factor * estimate
+        if top >= certain:
+            break
+        np.fill_diagonal(shifted, top - diagonal)
+        try:
+            np.linalg.cholesky(shifted)
+        except LinAlgError:
+            continue
+        certain = top + 1.1 * gamma(p + 3) * p * top
+        break
+    return size * math.sqrt(certain + gamma(max(m, p) + 2) * trace) * (1 + 4 * U)
 
 
 def inverse(r: np.ndarray) -> np.ndarray | None:
