@@ -45,3 +45,22 @@ class BudgetError(LeydenError, MemoryError):
 
 class SolutionError(LeydenError, ValueError):
     """A saved solution cannot be read, or cannot be written where it was asked to go."""
+
+
+class CheckpointError(LeydenError, ValueError):
+    """A checkpoint cannot be written, or is not one of this run."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to stop (Ctrl-C, or SIGTERM) and left a checkpoint; the message says how to go on.
+
+    Parameters
+    ----------
+    message : str
+    signal : int
+        The number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 import leyden as ly
 from leyden.engine.budget import Layout
-from leyden.engine.local import Local, MergeTree
+from leyden.engine.local import Local
 from leyden.engine.reduction import Reduction
+from leyden.engine.tree import MergeTree
 from leyden.rows import open as open_rows
 
 
@@ -37,13 +38,19 @@ class Parenthesised(Order):
         return (a, b)
 
 
+def fold(rows, reduction, layout):
+    tree = MergeTree([reduction], layout.segments)
+    Local().fold(rows, [reduction], layout, tree)
+    (state,) = tree.result()
+    return state
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 4), st.integers(1, 4))
 def test_every_row_is_folded_once_and_in_order(n, block_rows, per_segment, threads):
     rows = open_rows(np.ones((n, 1)))
     layout = Layout(n, block_rows, block_rows * per_segment, threads, 10**9)
-    (state,) = Local().fold(rows, [Order()], layout)
-    assert state == tuple(range(n))
+    assert fold(rows, Order(), layout) == tuple(range(n))
 
 
 @given(st.permutations(range(11)), st.permutations(range(11)))
@@ -52,7 +59,7 @@ def test_the_merge_tree_does_not_depend_on_who_finishes_first(first, second):
     for order in (first, second):
         tree = MergeTree([Parenthesised()], 11)
         for segment in order:
-            tree.add(segment, [segment])
+            tree.add((0, segment), [segment])
         results.append(tree.result())
     assert results[0] == results[1]
 
@@ -72,7 +79,7 @@ def test_an_error_in_the_middle_of_a_pass_is_raised_as_it_is(prefetch, threads):
     rows.read = failing
     before = threading.active_count()
     with pytest.raises(ly.DataError, match="row 500: the disk is on fire"):
-        Local().fold(rows, [Order()], Layout(1000, 10, 20, threads, 10**9))
+        fold(rows, Order(), Layout(1000, 10, 20, threads, 10**9))
     assert threading.active_count() == before
 
 
@@ -93,5 +100,4 @@ def test_blocks_read_ahead_are_not_overwritten_before_they_are_used(tmp_path, th
         def merge(self, a, b):
             return a + b
 
-    (total,) = Local().fold(rows, [Sum()], Layout(10_000, 100, 300, threads, 10**9))
-    assert total == values.sum()
+    assert fold(rows, Sum(), Layout(10_000, 100, 300, threads, 10**9)) == values.sum()

@@ -81,6 +81,10 @@ class Layout:
     def segments(self) -> int:
         return -(-self.rows // self.segment_rows)
 
+    def rows_of(self, segment: int) -> int:
+        """How many rows a segment has."""
+        return min(self.segment_rows, self.rows - segment * self.segment_rows)
+
 
 def layout(rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, threads: int | None = None) -> Layout:
     """Cut ``rows`` so that reading ahead, the states and the scratch of ``reductions`` fit into ``memory`` bytes.

@@ -15,9 +15,8 @@ from threadpoolctl import ThreadpoolController
 
 from leyden.engine.budget import READ_AHEAD, Layout
 from leyden.engine.reduction import Reduction
+from leyden.engine.tree import MergeTree
 from leyden.rows.base import Block, Rows
-
-States = list[Any]
 
 
 def single_threaded_blas() -> Any:
@@ -54,11 +53,11 @@ class Local:
         rows: Rows,
         reductions: Sequence[Reduction[Any, Any]],
         layout: Layout,
+        tree: MergeTree,
         on_rows: Callable[[int], None] = lambda count: None,
-    ) -> States:
-        """Final states of ``reductions`` over all of ``rows``; ``on_rows`` hears of every block done."""
-        tree = MergeTree(reductions, layout.segments)
-        segments = itertools.count()
+    ) -> None:
+        """Fold the segments that ``tree`` has not, and add them to it; ``on_rows`` hears of every block done."""
+        segments = iter(tree.missing())
         stop = threading.Event()
         if self._spare_for != (rows, layout.block_rows):
             self._spare, self._spare_for = [], (rows, layout.block_rows)
@@ -72,7 +71,7 @@ class Local:
                     states[k] = reduction.update(states[k], block)
                 on_rows(block.rows)
                 if last:
-                    tree.add(segment, states)
+                    tree.add((0, segment), states)
             self._spare += buffers
 
         with single_threaded_blas(), ExitStack() as pools:
@@ -85,7 +84,6 @@ class Local:
                 stop.set()
             for future in done:
                 future.result()
-        return tree.result()
 
 
 def _readers(rows: Rows, threads: int, pools: ExitStack) -> list[ThreadPoolExecutor | None]:
@@ -131,47 +129,8 @@ def _blocks(
 
 def _ranges(layout: Layout, segments: Iterator[int], stop: threading.Event) -> Iterator[tuple[int, bool, int, int]]:
     """Segment, whether this is its last block, first row and end; segments as they come from a shared counter."""
-    while not stop.is_set() and (segment := next(segments)) < layout.segments:
+    while not stop.is_set() and (segment := next(segments, None)) is not None:
         end = min((segment + 1) * layout.segment_rows, layout.rows)
         for start in range(segment * layout.segment_rows, end, layout.block_rows):
             stop_row = min(start + layout.block_rows, end)
             yield segment, stop_row == end, start, stop_row
-
-
-class MergeTree:
-    """Merges the states of segments pairwise, in an order that only the number of segments decides.
-
-    Node ``(level, i)`` holds segments ``i 2^level`` up to ``(i + 1) 2^level``; a node without a right neighbour moves
-    up as it is. Two children are merged as soon as both are there, so about one state a level is alive.
-    """
-
-    def __init__(self, reductions: Sequence[Reduction[Any, Any]], segments: int):
-        self._reductions, self._segments = reductions, segments
-        self._nodes: dict[tuple[int, int], States] = {}
-        self._lock = threading.Lock()
-
-    def add(self, segment: int, states: States) -> None:
-        """Give the states of one segment."""
-        level, i = 0, segment
-        while True:
-            width = -(-self._segments // 2**level)
-            if width == 1 or (i == width - 1 and i % 2 == 0):
-                sibling = None
-            else:
-                with self._lock:
-                    sibling = self._nodes.pop((level, i ^ 1), None)
-                    if sibling is None:
-                        self._nodes[level, i] = states
-                        return
-            if sibling is not None:
-                left, right = (states, sibling) if i % 2 == 0 else (sibling, states)
-                states = [r.merge(a, b) for r, a, b in zip(self._reductions, left, right, strict=True)]
-            elif width == 1:
-                self._nodes[level, 0] = states
-                return
-            level, i = level + 1, i // 2
-
-    def result(self) -> States:
-        """The states of all segments."""
-        ((_, states),) = self._nodes.items()
-        return states

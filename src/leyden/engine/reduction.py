@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -18,7 +21,8 @@ class Reduction(ABC, Generic[S, R]):
     """A monoid over row blocks: ``start`` is neutral, ``merge`` is associative to rounding.
 
     One reduction object serves many threads: what belongs to a fold lives in its state, what belongs to a thread in
-    :class:`Scratch`.
+    :class:`Scratch`. It is pickled to travel to other processes, and so are its states. A state is an array, or a
+    dataclass of arrays and numbers: :meth:`to_arrays` and :meth:`from_arrays` then know how to keep it on disk.
     """
 
     @abstractmethod
@@ -46,6 +50,46 @@ class Reduction(ABC, Generic[S, R]):
     def scratch_nbytes(self) -> int:
         """Memory that one thread needs besides its state."""
         return 0
+
+    def to_arrays(self, state: S) -> dict[str, np.ndarray]:
+        """The state as named arrays."""
+        if isinstance(state, np.ndarray):
+            return {"state": state}
+        if is_dataclass(state):
+            return {field.name: np.asarray(getattr(state, field.name)) for field in fields(state)}
+        raise TypeError(f"a state of type {type(state).__name__} is neither an array nor a dataclass")
+
+    def from_arrays(self, arrays: dict[str, np.ndarray]) -> S:
+        """Inverse of :meth:`to_arrays`."""
+        kind: Any = type(self.start())
+        if kind is np.ndarray:
+            return arrays["state"]  # type: ignore[return-value]
+        values = {name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
+        return kind(**values)
+
+
+def digest(reductions: Sequence[Reduction[Any, Any]]) -> str:
+    """A hash of all that reductions compute with: two runs whose digests agree compute the same sums."""
+    found = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, np.ndarray):
+            found.update(f"{value.dtype}{value.shape}".encode())
+            found.update(np.ascontiguousarray(value).data)
+        elif isinstance(value, list | tuple):
+            found.update(f"{len(value)}".encode())
+            for item in value:
+                add(item)
+        elif hasattr(value, "__dict__") and not isinstance(value, Scratch):
+            found.update(type(value).__qualname__.encode())
+            for name, item in sorted(vars(value).items()):
+                found.update(name.encode())
+                add(item)
+        elif not isinstance(value, Scratch):
+            found.update(repr(value).encode())
+
+    add(list(reductions))
+    return found.hexdigest()
 
 
 class Scratch(threading.local):

@@ -2,44 +2,188 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from leyden.engine.budget import Layout, layout
+from leyden.engine.checkpoint import Checkpoint, Saved
 from leyden.engine.local import Local
 from leyden.engine.progress import Progress
 from leyden.engine.reduction import Reduction
+from leyden.engine.tree import MergeTree
+from leyden.errors import DataError, Interrupted
 from leyden.rows.base import Rows
 from leyden.solution import PassRecord, Trace
 
 
 @dataclass
 class Engine:
-    """What a run needs to sweep: a budget, an executor, somewhere to show progress, a trace to write to."""
+    """What a run needs to sweep: a budget, an executor, somewhere to show progress, a trace to write to.
+
+    Attributes
+    ----------
+    memory : int
+    threads : int, optional
+    executor : Local
+    checkpoint : Checkpoint, optional
+        Inside :meth:`running` every sweep is saved there as it goes on, and what was saved before is not done again.
+    progress : Progress
+    trace : Trace
+    """
 
     memory: int
     threads: int | None = None
     executor: Local = field(default_factory=Local)
+    checkpoint: Checkpoint | None = None
     progress: Progress = field(default_factory=lambda: Progress(False))
     trace: Trace = field(default_factory=Trace)
+    #: Seconds of work that a checkpoint saved this run.
+    spared: float = 0.0
+    _files: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
 
     def layout(self, rows: Rows, reductions: Sequence[Reduction[Any, Any]]) -> Layout:
         """How a sweep of ``reductions`` would cut ``rows``."""
         return layout(rows, reductions, self.memory, self.threads)
 
+    @contextmanager
+    def running(self, identity: Mapping[str, Any], decided: Mapping[str, Any]) -> Iterator[None]:
+        """A context for all the sweeps of one run, whose checkpoint, if it has one, is this process's meanwhile.
+
+        Parameters
+        ----------
+        identity : mapping
+            Plain values: verb, options, and under "data" the fingerprint of the rows.
+        decided : mapping
+            Plain values that the run was begun with and must go on with.
+
+        Raises
+        ------
+        Interrupted
+            On SIGINT or SIGTERM, after a last save.
+        """
+        if self.checkpoint is None:
+            yield
+            return
+        self.checkpoint.on_failure = self.trace.remarks.append
+        with self.checkpoint.run(identity, decided), _terminable() as caught:
+            try:
+                yield
+            except KeyboardInterrupt as interrupt:
+                where = f"in pass {len(self.trace.passes) + 1}" if self.trace.passes else "in the first pass"
+                raise Interrupted(
+                    f"interrupted {where}: what was done is kept in {self.checkpoint.folder}. "
+                    "To go on, do the same again.",
+                    caught[0] if caught else signal.SIGINT,
+                ) from interrupt
+
     def sweep(self, rows: Rows, reductions: Sequence[Reduction[Any, Any]], label: str) -> list[Any]:
-        """Run one pass and return the result of each reduction."""
+        """Run one pass, or what a checkpoint lacks of it, and return the result of each reduction.
+
+        Raises
+        ------
+        DataError
+            If a file is not what it was at the first sweep.
+        """
         cut = self.layout(rows, reductions)
         number = len(self.trace.passes) + 1
-        began = time.perf_counter()
-        with self.progress.sweep(f"pass {number}: {label}", rows.shape[0], rows.stored_nbytes) as on_rows:
-            states = self.executor.fold(rows, reductions, cut, on_rows)
-        results = [reduction.finish(state) for reduction, state in zip(reductions, states, strict=True)]
-        seconds = time.perf_counter() - began
+        self._check_files(rows)
+        saved = self.checkpoint.restore(number, reductions, cut) if self.checkpoint else None
+        spared = saved.seconds if saved else 0.0
+        self.spared += spared
+        began = time.perf_counter() - spared
+        if saved and saved.complete:
+            tree, seconds = MergeTree(reductions, cut.segments, saved.nodes), saved.seconds
+        else:
+            tree = self._fold(rows, reductions, cut, saved, label, began)
+            self._check_files(rows)
+            seconds = time.perf_counter() - began
+            if self.checkpoint:
+                with tree.still() as nodes:
+                    self.checkpoint.save(number, reductions, cut, nodes, seconds)
+        results = [reduction.finish(state) for reduction, state in zip(reductions, tree.result(), strict=True)]
         self.trace.passes.append(PassRecord(label, rows.shape[0], rows.stored_nbytes, seconds, cut.threads))
         return results
+
+    def _fold(
+        self,
+        rows: Rows,
+        reductions: Sequence[Reduction[Any, Any]],
+        cut: Layout,
+        saved: Saved | None,
+        label: str,
+        began: float,
+    ) -> MergeTree:
+        """The tree of all segments; on the way, and when it is left by an exception, what there is of it is saved."""
+        number, checkpoint, saving = len(self.trace.passes) + 1, self.checkpoint, threading.Lock()
+
+        def save() -> None:
+            if checkpoint:
+                with tree.still() as nodes:
+                    checkpoint.save(number, reductions, cut, nodes, time.perf_counter() - began)
+
+        def save_if_due() -> None:
+            if checkpoint and checkpoint.due() and saving.acquire(blocking=False):
+                try:
+                    save()
+                finally:
+                    saving.release()
+
+        tree = MergeTree(reductions, cut.segments, saved.nodes if saved else None, save_if_due)
+        with self.progress.sweep(f"pass {number}: {label}", rows.shape[0], rows.stored_nbytes) as on_rows:
+            if saved:
+                done = sum(cut.rows_of(segment) for node in saved.nodes for segment in tree.span(node))
+                self.trace.remarks.append(f"pass {number} went on from a checkpoint with {done:,} rows done")
+                on_rows(done)
+            try:
+                self.executor.fold(rows, reductions, cut, tree, on_rows)
+            except BaseException:
+                save()
+                raise
+        return tree
+
+    def _check_files(self, rows: Rows) -> None:
+        for path in rows.files:
+            try:
+                found = os.stat(path)
+            except OSError as error:
+                raise DataError(f"the file cannot be read any more ({error.strerror})", where=path) from None
+            now = found.st_size, found.st_mtime_ns
+            if self._files.setdefault(path, now) != now:
+                raise DataError("the file has changed while it was being read", where=path, hint="Run it again.")
+
+
+@contextmanager
+def _terminable() -> Iterator[list[int]]:
+    """A context in which SIGTERM, like SIGINT, raises KeyboardInterrupt in the main thread; the list tells which came.
+
+    In another thread nothing changes: only the main thread may, and only it hears of signals.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def stop(number: int, _: Any) -> None:
+        caught.append(number)
+        raise KeyboardInterrupt
+
+    ignored = (signal.SIG_IGN, None)
+    before = {
+        number: signal.signal(number, stop)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) not in ignored
+    }
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def read_rate(rows: Rows, memory: int) -> float:

@@ -74,6 +74,8 @@ class Rows(ABC):
         Bytes that one pass over all rows reads from storage or memory.
     source : str
         Where the data comes from, for people: a path, a glob, "array".
+    files : tuple of str
+        Paths of the files that are read again in every pass; none when the data is in memory.
     """
 
     shape: tuple[int, int]
@@ -88,6 +90,7 @@ class Rows(ABC):
     row_nbytes: float
     stored_nbytes: int
     source: str
+    files: tuple[str, ...] = ()
 
     @abstractmethod
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:

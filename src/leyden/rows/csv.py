@@ -38,6 +38,7 @@ class CSVRows(TableRows):
 
     def __init__(self, paths: Sequence[str | Path], *, delimiter: str = ",", source: str | None = None, **options: Any):
         self._paths, self._delimiter = [str(path) for path in paths], delimiter
+        self.files = tuple(self._paths)
         source = source or ", ".join(self._paths)
         self._names: list[list[str]] = []
         self._pieces: list[Piece] = []

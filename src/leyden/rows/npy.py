@@ -22,7 +22,7 @@ class NpyRows(Rows):
 
     def __init__(self, path: str | os.PathLike, *, target: Any = None, weight: Any = None, group: Any = None):
         self.path = Path(path)
-        self.source = str(path)
+        self.source, self.files = str(path), (str(path),)
         try:
             # Mapping reads the header, and checks the length of the file against it, without touching the data.
             header = np.load(self.path, mmap_mode="r", allow_pickle=False)

@@ -32,6 +32,7 @@ class ParquetRows(TableRows):
 
     def __init__(self, paths: Sequence[str | Path], *, source: str | None = None, **options: Any):
         self._paths = [str(path) for path in paths]
+        self.files = tuple(self._paths)
         source = source or ", ".join(self._paths)
         self._pieces: list[tuple[int, int, int]] = []  # file, row group, row of the file it starts at
         self._row_groups: list[list[int]] = []

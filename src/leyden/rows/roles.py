@@ -32,7 +32,7 @@ class WithRoles(Rows):
         self.targets = self._roles.names or rows.targets
         self.has_weight, self.has_group = weight is not None or rows.has_weight, group is not None or rows.has_group
         self.row_nbytes = rows.row_nbytes + self._roles.row_nbytes
-        self.stored_nbytes = rows.stored_nbytes
+        self.stored_nbytes, self.files = rows.stored_nbytes, rows.files
 
     def buffer(self, rows: int) -> Any:
         return self.rows.buffer(rows)
@@ -74,7 +74,7 @@ class SplitTarget(Rows):
         self.columns = tuple(rows.columns[j] for j in others)
         self.targets = tuple(rows.columns[j] for j in self._target)
         self.has_weight, self.has_group = rows.has_weight, rows.has_group
-        self.source, self.stored_nbytes = rows.source, rows.stored_nbytes
+        self.source, self.stored_nbytes, self.files = rows.source, rows.stored_nbytes, rows.files
         own = rows.row_nbytes if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)
         self.row_nbytes = own + 8 * len(self._target) + (0 if rows.in_memory else rows.row_nbytes)
 

@@ -55,6 +55,7 @@ class SvmlightRows(Rows):
         source: str | None = None,
     ):
         self._paths = [str(path) for path in paths]
+        self.files = tuple(self._paths)
         self.source = source or ", ".join(self._paths)
         self.dtype = float_dtype(dtype or np.float64)
         self._local = threading.local()

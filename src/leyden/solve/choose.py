@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from leyden.engine.budget import READ_AHEAD, format_bytes, thread_count
+from leyden.engine.checkpoint import Checkpoint
 from leyden.engine.sweep import Engine
 from leyden.errors import BudgetError
 from leyden.plan import Machine, PassPlan, Plan, machine
@@ -31,6 +32,7 @@ class Options:
     memory: int
     threads: int | None
     progress: bool | None
+    checkpoint: Checkpoint | None = None
 
 
 def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: float) -> Plan:

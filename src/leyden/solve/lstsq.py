@@ -20,6 +20,7 @@ Where a method cannot be certified on the data it met, the next one of the table
 from __future__ import annotations
 
 import math
+import os
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,7 @@ import numpy as np
 
 from leyden.certificate import Certificate
 from leyden.engine.budget import parse_memory
+from leyden.engine.checkpoint import Checkpoint, as_checkpoint, fingerprint
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
@@ -68,6 +70,7 @@ def lstsq(
     memory: str | int | None = None,
     threads: int | None = None,
     seed: int = 0,
+    checkpoint: str | os.PathLike | Checkpoint | None = None,
     progress: bool | None = None,
 ) -> LeastSquares:
     """Solve ``min Σ w_i (b_i − x0 − a_i·x)² + λ‖x‖²`` and certify the answer.
@@ -97,6 +100,9 @@ def lstsq(
     threads : int, optional
         All processors by default. For a given ``method`` and budget the answer has the same bits whatever their number.
     seed : int, default 0
+    checkpoint : path, optional
+        A folder to keep what has been done in, so that the same call goes on from there if this one is cut short, to
+        the same bits. It is removed when the answer is there.
     progress : bool, optional
         Show passes while they run; by default on a terminal.
 
@@ -107,7 +113,7 @@ def lstsq(
 
     Raises
     ------
-    DataError, OptionError, BudgetError
+    DataError, OptionError, BudgetError, CheckpointError
 
     See Also
     --------
@@ -134,6 +140,7 @@ def lstsq(
         memory=memory,
         threads=threads,
         seed=seed,
+        checkpoint=checkpoint,
         progress=progress,
     ).run()
     return solution
@@ -152,6 +159,7 @@ def plan(
     memory: str | int | None = None,
     threads: int | None = None,
     seed: int = 0,
+    checkpoint: str | os.PathLike | Checkpoint | None = None,
     progress: bool | None = None,
 ) -> Plan:
     """Plan of :func:`lstsq`; same arguments."""
@@ -166,14 +174,31 @@ def plan(
         raise OptionError(f"method='{method}' is not one of auto, {', '.join(METHODS)}")
     if not rows.targets:
         raise OptionError("there is no target", where=rows.source, hint="Give b, or open the rows with target=.")
+    kept = as_checkpoint(checkpoint)
+    identity = {
+        "verb": "lstsq",
+        "ridge": float(ridge),
+        "intercept": bool(intercept),
+        "tol": float(tol),
+        "forward_tol": forward_tol,
+        "method": method,
+        "memory": memory,
+        "seed": int(seed),
+        "data": fingerprint(rows) if kept else None,
+    }
+    begun = kept.begun(identity) if kept else None
+    budget = begun["memory"] if begun else parse_memory(memory)
     options = Options(
-        float(ridge), bool(intercept), float(tol), forward_tol, int(seed), parse_memory(memory), threads, progress
+        float(ridge), bool(intercept), float(tol), forward_tol, int(seed), budget, threads, progress, kept
     )
     with single_threaded_blas():
         seen = probe(rows, intercept=options.intercept, ridge=options.ridge, memory=options.memory)
-    rate = math.inf if rows.in_memory else read_rate(rows, options.memory)
-    chosen = choose(rows, options, seen, method, rate)
-    return replace(chosen, _run=lambda plan: _run(plan, rows, options, seen))
+    if begun:
+        chosen = Plan.from_json(begun)
+    else:
+        rate = math.inf if rows.in_memory else read_rate(rows, options.memory)
+        chosen = choose(rows, options, seen, method, rate)
+    return replace(chosen, _run=lambda plan: _run(plan, rows, options, seen, identity))
 
 
 def _open(a: Any, b: Any, weights: Any) -> Rows:
@@ -182,11 +207,11 @@ def _open(a: Any, b: Any, weights: Any) -> Rows:
     return open_rows(a, target=b, weight=weights)
 
 
-def _run(plan: Plan, rows: Rows, options: Options, seen: Probe) -> LeastSquares:
+def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[str, Any]) -> LeastSquares:
     began = time.perf_counter()
-    engine = Engine(options.memory, options.threads, progress=Progress(options.progress))
+    engine = Engine(options.memory, options.threads, checkpoint=options.checkpoint, progress=Progress(options.progress))
     chain = [plan.method, *fallbacks(plan.method, seen.coordinates, rows)]
-    with single_threaded_blas():
+    with engine.running(identity, plan.to_json()), single_threaded_blas():
         for method in chain:
             first = start(engine, rows, options, seen, method)
             outcome = _refine(engine, rows, options, first) if first else None
@@ -200,7 +225,7 @@ def _run(plan: Plan, rows: Rows, options: Options, seen: Probe) -> LeastSquares:
                 hint="Values near the limits of float64 may overflow: rescale the columns.",
             )
     found, gradient = outcome.found, outcome.gradient
-    engine.trace.seconds = time.perf_counter() - began
+    engine.trace.seconds = time.perf_counter() - began + engine.spared
     engine.trace.remarks += [
         f"{bound.name} stayed at {bound.value:.1e}, above the {bound.tolerance:.0e} asked for"
         for bound in found.bounds.values()
