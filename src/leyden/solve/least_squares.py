@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from leyden import options as check
 from leyden.certificate import Certificate
-from leyden.engine.budget import parse_memory
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine
@@ -120,7 +120,7 @@ class LeastSquares(Solution):
                     f"solution is of {self.shape[0]:,} rows, {self.shape[1]:,} columns, {len(self.targets)} targets",
                 ),
             )
-        engine = Engine(parse_memory(memory), progress=Progress(progress))
+        engine = Engine(check.memory(memory), progress=Progress(check.progress(progress)))
         with single_threaded_blas():
             gradient, whitening = measure(
                 engine, rows, self._coordinates, self._x, self._x0, self._whitening, "verify", whiten=True

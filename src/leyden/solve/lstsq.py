@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from leyden import options as check
 from leyden.certificate import Certificate
-from leyden.engine.budget import parse_memory
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
@@ -97,6 +97,7 @@ def lstsq(
     threads : int, optional
         All processors by default. For a given ``method`` and budget the answer has the same bits whatever their number.
     seed : int, default 0
+        Of whatever is random, below 2⁶⁴.
     progress : bool, optional
         Show passes while they run; by default on a terminal.
 
@@ -155,31 +156,25 @@ def plan(
     progress: bool | None = None,
 ) -> Plan:
     """Plan of :func:`lstsq`; same arguments."""
-    rows = _open(a, b, weights)
-    if not (isinstance(ridge, int | float | np.number) and 0 <= ridge < math.inf):
-        raise OptionError(f"ridge={ridge!r} must be a number, zero or more")
-    if not 0 < tol < 1:
-        raise OptionError(f"tol={tol!r} must lie between 0 and 1")
-    if forward_tol is not None and not forward_tol > 0:
-        raise OptionError(f"forward_tol={forward_tol!r} must be positive")
-    if method != "auto" and method not in METHODS:
-        raise OptionError(f"method='{method}' is not one of auto, {', '.join(METHODS)}")
+    options = Options(
+        ridge=check.zero_or_more("ridge", ridge),
+        intercept=check.flag("intercept", intercept),
+        tol=check.fraction("tol", tol),
+        forward_tol=None if forward_tol is None else check.positive("forward_tol", forward_tol),
+        seed=check.seed(seed),
+        memory=check.memory(memory),
+        threads=check.threads(threads),
+        progress=check.progress(progress),
+    )
+    method = check.one_of("method", method, ("auto", *METHODS))
+    rows = open_rows(a, target=b, weight=weights)
     if not rows.targets:
         raise OptionError("there is no target", where=rows.source, hint="Give b, or open the rows with target=.")
-    options = Options(
-        float(ridge), bool(intercept), float(tol), forward_tol, int(seed), parse_memory(memory), threads, progress
-    )
     with single_threaded_blas():
         seen = probe(rows, intercept=options.intercept, ridge=options.ridge, memory=options.memory)
     rate = math.inf if rows.in_memory else read_rate(rows, options.memory)
     chosen = choose(rows, options, seen, method, rate)
     return replace(chosen, _run=lambda plan: _run(plan, rows, options, seen))
-
-
-def _open(a: Any, b: Any, weights: Any) -> Rows:
-    if isinstance(a, Rows) and b is None and weights is None:
-        return a
-    return open_rows(a, target=b, weight=weights)
 
 
 def _run(plan: Plan, rows: Rows, options: Options, seen: Probe) -> LeastSquares:
