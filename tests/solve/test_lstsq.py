@@ -205,6 +205,8 @@ def test_an_all_zero_matrix_has_rank_zero():
     assert solution.rank == 0
     assert (solution.x == 0).all()
     assert solution.certificate.holds
+    condition = solution.certificate.bounds["condition"]
+    assert (condition.value, condition.lower) == (1.0, 1.0)
 
 
 def test_a_perfect_fit_is_certified():

@@ -251,7 +251,7 @@ def _condition(whitening: Whitening) -> Bound:
     """Enclosure of the condition number of the working columns (of the directions kept)."""
     eta, w, factor = whitening.eta, whitening.w, whitening.factor
     stretch = math.sqrt((1 + eta) / (1 - eta)) if eta < 1 else math.inf
-    upper = spectral_norm_bound(factor) * whitening.norm * stretch
+    upper = spectral_norm_bound(factor) * whitening.norm * stretch if whitening.rank else 1.0
     rng = np.random.default_rng(0)
     large, small = rng.standard_normal((2, len(w)))
     for _ in range(20):
