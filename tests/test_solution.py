@@ -126,6 +126,16 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path, problem):
     assert (folder / "notes.txt").read_text() == "precious"
 
 
+def test_a_target_of_two_dimensions_survives_the_round_trip(tmp_path, problem):
+    a, b = problem
+    solution = ly.lstsq(a, b[:, None])
+    loaded = ly.load(solution.save(tmp_path / "solution"))
+    assert loaded.x.shape == (6, 1)
+    assert str(loaded) == str(solution)
+    assert ly.verify(loaded, ly.open(a, target=b[:, None])).holds
+    assert ly.verify(loaded, ly.open(a, target=b)).holds
+
+
 def test_a_rank_deficient_solution_verifies(tmp_path):
     rng = np.random.default_rng(1)
     half = rng.standard_normal((100, 3))

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from leyden.errors import DataError, OptionError
-from leyden.rows import open
+from leyden.rows import SelectColumns, open
 
 X = np.arange(12.0).reshape(4, 3)
 
@@ -36,8 +36,31 @@ def test_anything_with_an_arrow_stream_is_a_table():
 
 
 def test_one_arrow_column_is_not_a_table():
-    with pytest.raises(DataError, match="a ChunkedArray cannot be seen as a table"):
+    with pytest.raises(DataError, match="a ChunkedArray is one column and cannot be seen as a table"):
         open(pa.chunked_array([[1.0, 2.0]]))
+
+
+def test_a_series_of_pandas_is_a_target_and_not_a_table():
+    pd = pytest.importorskip("pandas")
+    assert open(X, target=pd.Series([1, 2, 3, 4])).read(0, 4).target.tolist() == [[1], [2], [3], [4]]
+    with pytest.raises(DataError, match=r"one column|1 dimensions"):
+        open(pd.Series([1.0, 2.0]))
+    with pytest.raises(DataError, match="the target holds dates or times"):
+        open(X, target=pd.Series(pd.to_timedelta([1, 2, 3, 4])))
+
+
+@pytest.mark.parametrize("target", [np.ones((4, 1)), [[1], [2], [3], [4]], "column.npy"])
+def test_a_target_of_shape_n_1_is_a_column(tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    np.save("column.npy", np.ones((4, 1)))
+    for source in (X, sp.csr_array(X), open(X)):
+        assert open(source, target=target).column_target
+        assert open(source, target=target).map(SelectColumns([0])).column_target
+
+
+@pytest.mark.parametrize("target", [np.ones(4), [1, 2, 3, 4], 0, "x1", np.ones((4, 2))])
+def test_any_other_target_is_not(target):
+    assert not open(X, target=target).column_target
 
 
 @pytest.mark.parametrize("target", [1, -2, "x1", np.int64(1)])

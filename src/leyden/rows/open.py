@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from leyden.errors import DataError, OptionError
 from leyden.rows.array import ArrayRows
-from leyden.rows.base import Rows
+from leyden.rows.base import Rows, as_array
 from leyden.rows.mapped import Cast, SelectColumns
 from leyden.rows.roles import SplitTarget, WithRoles
 from leyden.rows.sparse import CSRRows
@@ -136,13 +136,8 @@ def _is_frame(source: Any) -> bool:
 
 
 def _as_array(source: Any) -> np.ndarray:
-    if np.ma.is_masked(source):
-        raise DataError("values are masked", where="array", hint="Fill the masked values or drop the rows.")
-    try:
-        array = np.asarray(source)
-    except ValueError:
-        raise DataError("the rows of the list have different lengths", where=type(source).__name__) from None
-    if array.dtype == object:
+    array = as_array(source, "array")
+    if array.dtype == object and array.ndim == 0:
         raise DataError(
             f"a {type(source).__name__} cannot be seen as a matrix",
             hint="Give a path, an array, a sparse matrix or a data frame.",

@@ -30,7 +30,7 @@ class LeastSquares(Solution):
     Attributes
     ----------
     x : ndarray, shape (d,) or (d, k)
-        Coefficients; two-dimensional when there are several targets.
+        Coefficients; two-dimensional when there are several targets, or one of shape (n, 1).
     intercept : float or ndarray, shape (k,)
         Zero when none was asked.
     rank : int
@@ -251,8 +251,8 @@ class LeastSquares(Solution):
     def __str__(self) -> str:
         n, d = self.shape
         lines = [f"least squares, {n:,} × {d:,}, rank {self.rank}, ridge {self.ridge:g}"]
-        if self._single:
-            lines.append(f"residual norm {self.residual_norm:.6g}, R² {self.r2:.4f}")
+        if len(self.targets) == 1:
+            lines.append(f"residual norm {np.sqrt(self._rr[0]):.6g}, R² {self._r2[0]:.4f}")
         return "\n".join([*lines, str(self.certificate), str(self.trace)])
 
 

@@ -78,7 +78,8 @@ def lstsq(
         The rows (n, d): anything :func:`leyden.open` takes. float32 and integer data are used
         exactly as given (64-bit integers up to 2⁵³).
     b : array, shape (n,) or (n, k), optional
-        Targets; not needed when the rows carry a target.
+        Targets; not needed when the rows carry a target. As in NumPy, x has shape (d,) for the first and (d, k) for the
+        second, k = 1 included.
     ridge : float, default 0
         λ. The intercept is never penalised.
     weights : array, shape (n,), optional
@@ -228,7 +229,7 @@ def _run(plan: Plan, rows: Rows, options: Options, seen: Probe) -> LeastSquares:
         certificate=certificate,
         trace=engine.trace,
         plan=plan if plan.method == method else replace(plan, method=method),
-        single=len(rows.targets) == 1,
+        single=len(rows.targets) == 1 and not rows.column_target,
     )
 
 
