@@ -32,6 +32,13 @@ def test_holds_on_the_same_rows_in_other_files(saved):
     assert saved("verify", "table", "parts").exit_code == 0
 
 
+def test_a_solution_may_be_saved_among_its_data(leyden, data):
+    arguments = ["lstsq", "parts", "--target", "y", "--columns", "a,b", "--out", "parts/solution"]
+    for _ in range(2):
+        assert leyden(*arguments).exit_code == 0
+    assert leyden("verify", "parts/solution", "parts").exit_code == 0
+
+
 def test_options_given_take_the_place_of_those_saved(saved, data):
     np.save(data / "same.npy", np.load(data / "y.npy"))
     assert saved("verify", "array", "a.npy", "--target", "same.npy").exit_code == 0

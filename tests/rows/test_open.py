@@ -113,6 +113,24 @@ def test_sources_without_files(tmp_path):
         open("s3://bucket/a.parquet")
 
 
+def test_solutions_saved_among_the_data_and_hidden_folders_are_not_data(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    for folder in ("solution", ".solution.partial", "_temporary"):
+        (tmp_path / "deep" / folder).mkdir(parents=True)
+        np.save(tmp_path / "deep" / folder / "x.npy", X)
+    (tmp_path / "deep" / "solution" / "solution.json").write_text("{}")
+    assert open(tmp_path).shape == X.shape
+    with pytest.raises(DataError, match=r"solution: this is the folder of a saved solution, not data"):
+        open(tmp_path / "deep" / "solution")
+
+
+def test_the_files_of_a_folder_are_read_in_order(tmp_path):
+    for i, name in enumerate(("a/2.csv", "a/1.csv", "b.csv", "a.csv")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"x\n{i}\n")
+    assert open(tmp_path).read(0, 4).data[:, 0].tolist() == [1, 0, 3, 2]
+
+
 def test_files_of_two_formats(tmp_path):
     (tmp_path / "a.csv").write_text("a\n1\n")
     np.save(tmp_path / "b.npy", X)
