@@ -126,6 +126,69 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path, problem):
     assert (folder / "notes.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("place", [".", "..", "/", "", "below/..", None, "a\0b", "x" * 300])
+def test_a_place_that_cannot_be_a_solution_is_a_sentence(tmp_path, monkeypatch, problem, place):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ly.SolutionError):
+        ly.lstsq(*problem).save(place)
+    assert [file.name for file in tmp_path.rglob("*")] == ["here"]
+
+
+def test_the_current_folder_is_never_replaced_even_when_it_is_a_solution(tmp_path, monkeypatch, problem):
+    solution = ly.lstsq(*problem)
+    monkeypatch.chdir(solution.save(tmp_path / "solution"))
+    for place in (".", "../solution", tmp_path):
+        with pytest.raises(ly.SolutionError, match="cannot be the current one or one above it"):
+            solution.save(place)
+    np.testing.assert_array_equal(ly.load(".").x, solution.x)
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path, problem):
+    solution, link = ly.lstsq(*problem), tmp_path / "link"
+    link.symlink_to("elsewhere")
+    for _ in range(2):
+        assert solution.save(link) == link
+        assert link.is_symlink()
+        np.testing.assert_array_equal(ly.load(tmp_path / "elsewhere").x, solution.x)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    (tmp_path / "other").symlink_to("mine")
+    with pytest.raises(ly.SolutionError, match="exists and is not a solution"):
+        solution.save(tmp_path / "other")
+    link.unlink()
+    link.symlink_to("link")
+    with pytest.raises(ly.SolutionError):
+        solution.save(link)
+
+
+def test_a_file_is_never_replaced(tmp_path, problem):
+    (tmp_path / "thesis").write_text("precious")
+    with pytest.raises(ly.SolutionError, match="exists and is not a solution"):
+        ly.lstsq(*problem).save(tmp_path / "thesis")
+    assert (tmp_path / "thesis").read_text() == "precious"
+
+
+def test_a_solution_is_kept_when_overwriting_is_not_wanted_or_fails(tmp_path, monkeypatch, problem):
+    a, b = problem
+    first, second = ly.lstsq(a, b), ly.lstsq(a, -b)
+    folder = first.save(tmp_path / "solution")
+    with pytest.raises(ly.SolutionError, match="there is a solution here already"):
+        second.save(folder, overwrite=False)
+    rename = type(folder).replace
+
+    def failing(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(folder), "replace", failing)
+    with pytest.raises(ly.SolutionError, match=r"could not be written \(No space left on device\)"):
+        second.save(folder)
+    np.testing.assert_array_equal(ly.load(folder).x, first.x)
+    assert [file.name for file in tmp_path.iterdir()] == ["solution"]
+
+
 def test_a_target_of_two_dimensions_survives_the_round_trip(tmp_path, problem):
     a, b = problem
     solution = ly.lstsq(a, b[:, None])

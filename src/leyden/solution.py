@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -109,7 +110,7 @@ class Solution(ABC):
     ) -> Path:
         """Write a folder with ``solution.json`` and one ``.npy`` a named array; nothing in it executes when loaded.
 
-        The folder appears complete or not at all.
+        The folder appears complete or not at all. Where it is a link to a folder, that folder is written.
 
         Parameters
         ----------
@@ -126,18 +127,7 @@ class Solution(ABC):
         """
         import leyden
 
-        target = Path(folder)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        is_solution = (target / "solution.json").exists()
-        foreign = sorted(f.name for f in target.iterdir() if f.suffix not in (".json", ".npy")) if is_solution else []
-        if foreign:
-            raise SolutionError(
-                f"this folder holds {foreign[0]} beside the solution, which would be lost",
-                where=str(target),
-                hint="Move it, or name another folder.",
-            )
-        if target.exists() and not (is_solution and overwrite) and not (target.is_dir() and not any(target.iterdir())):
-            raise SolutionError("this folder exists and is not a solution", where=str(target), hint="Name another one.")
+        target = free_place(folder, overwrite=overwrite)
         document = {
             "format": FORMAT,
             "leyden": leyden.__version__,
@@ -147,6 +137,8 @@ class Solution(ABC):
             "trace": self.trace.to_json(),
             "plan": self.plan.to_json(),
         }
+        mark = uuid.uuid4().hex[:8]
+        partial, replaced = (target.with_name(f".{target.name}.{mark}.{what}") for what in ("partial", "replaced"))
         try:
             partial.mkdir(parents=True)
             for name, array in self._arrays().items():
@@ -154,12 +146,56 @@ class Solution(ABC):
             for name, values in {**(documents or {}), "solution": document}.items():
                 (partial / f"{name}.json").write_text(json.dumps(values, indent=1))
             if target.exists():
-                shutil.rmtree(target)
+                target.replace(replaced)
             partial.replace(target)
-        except OSError as error:
+        except BaseException as error:
+            if replaced.exists() and not target.exists():
+                replaced.replace(target)
             shutil.rmtree(partial, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
             raise SolutionError(f"the solution could not be written ({error.strerror})", where=str(target)) from None
-        return target
+        shutil.rmtree(replaced, ignore_errors=True)
+        return Path(folder)
+
+
+def free_place(folder: str | os.PathLike, *, overwrite: bool = True) -> Path:
+    """The real path of a folder that a solution can be saved in: one that is not there yet, is empty, or is a solution.
+
+    Raises
+    ------
+    SolutionError
+        If anything else could be lost.
+    """
+    try:
+        target = Path(folder).resolve()
+        is_solution = (target / "solution.json").exists()
+        inside = sorted(target.iterdir()) if target.is_dir() else []
+        taken = target.exists() and not target.is_dir()
+        here = Path.cwd().is_relative_to(target)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SolutionError(
+            f"this folder cannot be used ({why})", where=str(folder), hint="Name another one."
+        ) from None
+    if here:
+        raise SolutionError(
+            "a solution takes the place of its folder, which cannot be the current one or one above it",
+            where=str(target),
+            hint="Name a folder inside it.",
+        )
+    if taken or (inside and not is_solution):
+        raise SolutionError("this folder exists and is not a solution", where=str(target), hint="Name another one.")
+    if is_solution and not overwrite:
+        raise SolutionError("there is a solution here already", where=str(target), hint="Name another folder.")
+    foreign = [file.name for file in inside if file.suffix not in (".json", ".npy")]
+    if foreign:
+        raise SolutionError(
+            f"this folder holds {foreign[0]} beside the solution, which would be lost",
+            where=str(target),
+            hint="Move it, or name another folder.",
+        )
+    return target
 
 
 def load(folder: str | os.PathLike) -> Solution:

@@ -39,6 +39,14 @@ def test_a_solution_may_be_saved_among_its_data(leyden, data):
     assert leyden("verify", "parts/solution", "parts").exit_code == 0
 
 
+def test_a_solution_saved_through_a_link_finds_its_target(leyden, data, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (data / "link").symlink_to(elsewhere)
+    assert leyden("lstsq", "a.npy", "--target", "y.npy", "--out", "link/solution").exit_code == 0
+    for folder in ("link/solution", elsewhere / "solution"):
+        assert leyden("verify", folder, "a.npy").exit_code == 0
+
+
 def test_options_given_take_the_place_of_those_saved(saved, data):
     np.save(data / "same.npy", np.load(data / "y.npy"))
     assert saved("verify", "array", "a.npy", "--target", "same.npy").exit_code == 0
