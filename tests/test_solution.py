@@ -215,6 +215,23 @@ def test_data_of_another_shape_is_told_apart(problem):
     assert "499 rows" in str(ly.verify(solution, ly.open(a[:-1], target=b[:-1])))
 
 
+def test_verification_takes_what_solving_took(tmp_path, problem):
+    a, b = problem
+    w = np.linspace(0, 1, len(b))
+    folder = ly.lstsq(a, b, weights=w).save(tmp_path / "solution")
+    assert ly.verify(folder, a, b, weights=w).holds
+    assert ly.load(folder).verify(ly.open(a, target=b), weights=w).holds
+    assert not ly.verify(folder, a, b + 1e-9, weights=w).holds
+
+
+def test_a_missing_target_and_missing_weights_are_said(problem):
+    a, b = problem
+    assert "0 target(s)" in (said := str(ly.verify(ly.lstsq(a, b), a)))
+    assert "give b, or open the rows with target= (and weight=, if there were weights)" in said
+    weighted = ly.lstsq(a, b, weights=np.linspace(0, 1, len(b)))
+    assert "the weights it was solved with were not given" in str(ly.verify(weighted, a, b))
+
+
 def test_a_solution_in_the_wrong_place_or_damaged_is_a_sentence(tmp_path, problem):
     with pytest.raises(ly.SolutionError, match="there is no solution here"):
         ly.load(tmp_path / "nowhere")

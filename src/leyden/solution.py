@@ -102,7 +102,15 @@ class Solution(ABC):
         """Inverse of ``_problem`` and ``_arrays``."""
 
     @abstractmethod
-    def verify(self, rows: Any, *, memory: str | int | None = None, progress: bool | None = False) -> Certificate:
+    def verify(
+        self,
+        rows: Any,
+        b: Any = None,
+        *,
+        weights: Any = None,
+        memory: str | int | None = None,
+        progress: bool | None = False,
+    ) -> Certificate:
         """Compute the certificate again, from the data, trusting nothing that was saved."""
 
     def save(
@@ -229,21 +237,48 @@ def load(folder: str | os.PathLike) -> Solution:
         raise SolutionError(f"the solution is damaged ({type(error).__name__}: {error})", where=str(path)) from None
 
 
-def verify(solution: Solution | str | os.PathLike, rows: Any, **options: Any) -> Certificate:
+def verify(
+    solution: Solution | str | os.PathLike,
+    rows: Any,
+    b: Any = None,
+    *,
+    weights: Any = None,
+    memory: str | int | None = None,
+    progress: bool | None = False,
+) -> Certificate:
     """Recompute the certificate of a solution from the data, by an independent pass.
 
     Parameters
     ----------
     solution : Solution or path
     rows : Rows or anything :func:`leyden.open` takes
-        The data that was solved, with the same roles.
+        The data that was solved.
+    b : array, shape (n,) or (n, k), optional
+        Its targets; not needed when the rows carry a target.
+    weights : array, shape (n,), optional
+        The weights that were used, unless the rows carry them.
+    memory : str or int, optional
+        Budget, as ``"2GB"`` or bytes; half of the free memory by default.
+    progress : bool, optional
+        Show the pass while it runs; None does so on a terminal.
 
     Returns
     -------
     Certificate
         ``holds`` is False when a bound asked for is not met, when the saved certificate claims more than is true, or
         when solution and data do not belong together.
+
+    Examples
+    --------
+    >>> import numpy as np, leyden as ly
+    >>> a, b = np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 2.0, 3.0])
+    >>> sol = ly.lstsq(a, b)
+    >>> ly.verify(sol, a, b).holds
+    True
+    >>> b[0] += 1e-9
+    >>> ly.verify(sol, a, b).holds
+    False
     """
     if not isinstance(solution, Solution):
         solution = load(solution)
-    return solution.verify(rows, **options)
+    return solution.verify(rows, b, weights=weights, memory=memory, progress=progress)

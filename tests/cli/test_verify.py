@@ -108,6 +108,13 @@ def test_fails_when_a_row_is_missing(saved, data, table):
     assert "299 rows" in document["certificate"]["failures"][0]
 
 
+def test_a_missing_target_is_said_in_the_words_of_the_command_line(saved, data):
+    (data / "array" / "data.json").unlink()
+    result = saved("verify", "array", "a.npy")
+    assert result.exit_code == 1
+    assert "open the rows with --target" in " ".join(result.stdout.split())
+
+
 def test_json_has_the_certificate(saved):
     document = json.loads(saved("verify", "table", "t.parquet", "--json").stdout)
     assert document["certificate"]["bounds"]["backward_error"]["value"] < 1e-14

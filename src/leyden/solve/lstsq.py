@@ -83,7 +83,7 @@ def lstsq(
     ridge : float, default 0
         λ. The intercept is never penalised.
     weights : array, shape (n,), optional
-        ``w``, zero or more.
+        ``w``, zero or more; not needed when the rows were opened with ``weight=``.
     intercept : bool, default False
         Whether to fit x0.
     tol : float, default 1e-14
