@@ -93,9 +93,8 @@ def open(
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from leyden.rows.open import open
-    >>> open(np.eye(3), target=[1, 2, 3])
+    >>> import numpy as np, leyden as ly
+    >>> ly.open(np.eye(3), target=[1, 2, 3])
     <Rows 3 × 3 float64 dense from array; target=target>
     """
     roles = {"target": target, "weight": weight, "group": group}
