@@ -51,11 +51,18 @@ class NpyRows(Rows):
         self.columns = tuple(f"x{j}" for j in range(self.shape[1]))
         self._roles = Roles(target, weight, group, self.shape[0], self.source)
         self.targets, self.has_weight = self._roles.names, self._roles.weight is not None
+        self.column_target = self._roles.column_target
         self.has_group = group is not None
         self.row_nbytes = self._stride + self._roles.row_nbytes
         self.stored_nbytes = self._stride * self.shape[0]
         del header
-        self._fd = os.open(self.path, os.O_RDONLY)
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"the file cannot be opened here ({error.strerror})", where=self.source) from None
 
     def __del__(self) -> None:
         if (fd := getattr(self, "_fd", None)) is not None:
@@ -66,10 +73,7 @@ class NpyRows(Rows):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        try:
-            self._fd = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise DataError(f"the file cannot be opened here ({error.strerror})", where=self.source) from None
+        self._fd = self._open()
 
     def buffer(self, rows: int) -> np.ndarray:
         return np.empty((rows, self.shape[1]), self.dtype)
@@ -79,9 +83,16 @@ class NpyRows(Rows):
         view = memoryview(data.data).cast("B")
         done = 0
         while done < len(view):
-            count = os.preadv(self._fd, [view[done:]], self._offset + start * self._stride + done)
+            row = start + done // self._stride
+            try:
+                count = os.preadv(self._fd, [view[done:]], self._offset + start * self._stride + done)
+            except OSError as error:
+                raise DataError(
+                    f"the file cannot be read from row {row:,} on ({error.strerror})",
+                    where=self.source,
+                    hint="Check the disk, or copy the file to another one.",
+                ) from error
             if count == 0:
-                row = start + done // self._stride
                 raise DataError(
                     f"the file ends at row {row:,} of {self.shape[0]:,}",
                     where=self.source,

@@ -211,7 +211,11 @@ class SparseSignSketch(Reduction[np.ndarray, np.ndarray]):
 
     def positions(self, chunk: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the sketch (CHUNK, zeta) and signs (CHUNK, zeta) for the rows of one chunk of the stream."""
-        bits = np.random.Philox(key=[self.seed, chunk]).random_raw(self.CHUNK * self.zeta).reshape(self.CHUNK, -1)
+        bits = (
+            np.random.Philox(key=np.array([self.seed, chunk], dtype=np.uint64))
+            .random_raw(self.CHUNK * self.zeta)
+            .reshape(self.CHUNK, -1)
+        )
         return ((bits >> np.uint64(32)) * np.uint64(self.size)) >> np.uint64(32), (bits & np.uint64(1)).astype(bool)
 
     def update(self, state: np.ndarray, block: Block) -> np.ndarray:
