@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,15 +21,16 @@ from leyden.rows.base import Block, Rows
 
 
 def single_threaded_blas() -> Any:
-    """A context in which BLAS stays on the calling thread: threads are ours, and so is the order of summation."""
-    return _blas().limit(limits=1)
+    """A context in which BLAS stays on the calling thread: threads are ours, and so is the order of summation.
+
+    It knows the libraries that are loaded when it is entered: SciPy brings one of its own.
+    """
+    return _blas("scipy.linalg" in sys.modules).limit(limits=1)
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    # Finding the loaded libraries takes milliseconds; those of NumPy and SciPy are loaded by now.
-    import scipy.linalg  # noqa: F401
-
+def _blas(with_scipy: bool) -> ThreadpoolController:
+    # Finding the loaded libraries takes milliseconds.
     return ThreadpoolController().select(user_api="blas")
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden import doubled
 from leyden.doubled import LANES
@@ -114,7 +113,7 @@ class Gram(Reduction[Sum, MeasuredGram]):
 
     def update(self, state: Sum, block: Block) -> Sum:
         c = self.coordinates
-        if sp.issparse(block.data):
+        if not isinstance(block.data, np.ndarray):
             columns = self._scratch.array("columns", (self.q,), np.int64)
             values = self._scratch.array("values", (self.q,))
             for data, target, weight in tiles(block, block.rows):
