@@ -82,36 +82,52 @@ class Layout:
         return -(-self.rows // self.segment_rows)
 
 
+def reading_nbytes(rows: Rows, block_rows: int) -> float:
+    """Memory of one thread for reading: its blocks, and what it makes them with."""
+    blocks = 0 if rows.in_memory else READ_AHEAD
+    return blocks * block_rows * rows.row_nbytes + rows.reader_nbytes(block_rows)
+
+
 def layout(rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, threads: int | None = None) -> Layout:
     """Cut ``rows`` so that reading ahead, the states and the scratch of ``reductions`` fit into ``memory`` bytes.
 
     The length of a block follows from the budget and the width of a row alone, so that the same call on a machine with
-    other processors gives the same bits; the number of threads then follows from what is left.
+    other processors gives the same bits; the number of threads then follows from what is left. Blocks and segments
+    begin where a piece of the data does, as far as pieces are of one length: a segment is no shorter than a piece, so
+    that no two threads decode the same one, unless that would leave one segment.
 
     Raises
     ------
     BudgetError
-        If not even one row at a time fits.
+        If not even one thread that reads one row at a time fits.
     """
-    n = rows.shape[0]
+    n, piece = rows.shape[0], rows.piece_rows
     state = sum(r.state_nbytes for r in reductions)
     scratch = sum(r.scratch_nbytes for r in reductions)
+    reader, reader_row = rows.reader_nbytes(0), rows.reader_nbytes(1) - rows.reader_nbytes(0)
     target = MEMORY_BLOCK_NBYTES if rows.in_memory else FILE_BLOCK_NBYTES
-    left = memory - 3 * state - scratch
-    block_rows = int(min(target, max(left, 0) / (1 if rows.in_memory else 2 * READ_AHEAD)) / max(rows.row_nbytes, 1))
+    left = memory - 3 * state - scratch - reader
+    row = (1 if rows.in_memory else 2 * READ_AHEAD) * rows.row_nbytes + reader_row
+    block_rows = int(min(target / max(rows.row_nbytes, 1), max(left, 0) / max(row, 1)))
     if block_rows < 1:
-        need = 3 * state + scratch + 2 * READ_AHEAD * math.ceil(rows.row_nbytes)
+        need = 3 * state + scratch + reader + math.ceil(row)
         raise BudgetError(
-            f"a budget of {format_bytes(memory)} is too small: the states take {format_bytes(3 * state + scratch)} and "
-            f"one row {format_bytes(rows.row_nbytes)}",
+            f"a budget of {format_bytes(memory)} is too small: the states take {format_bytes(3 * state + scratch)}, "
+            f"what one thread reads with {format_bytes(reader)} and one row {format_bytes(rows.row_nbytes)}",
             hint=f'Give at least memory="{math.ceil(need * 1.1 / 1e6)}MB".',
         )
     block_rows = max(1, min(block_rows, n))
+    if block_rows > piece:
+        block_rows -= block_rows % piece
+    elif piece < n:
+        block_rows = math.ceil(piece / math.ceil(piece / block_rows))
     # A segment costs a start and a merge of the states: make it long enough to hide them.
     per_segment = max(1, math.ceil(4 * state / max(block_rows * rows.row_nbytes, 1)))
     segment_rows = block_rows * per_segment
+    if block_rows < piece < n:
+        segment_rows = piece * math.ceil(segment_rows / piece)
     segments = -(-n // segment_rows)
-    per_thread = (0 if rows.in_memory else READ_AHEAD * block_rows * rows.row_nbytes) + state + scratch
+    per_thread = reading_nbytes(rows, block_rows) + state + scratch
     tree = state * max(1, math.ceil(math.log2(segments + 1)))
     fitting = int(max(memory - tree, per_thread) // max(per_thread, 1))
     return Layout(n, block_rows, segment_rows, max(1, min(threads or thread_count(), fitting, segments)), memory)

@@ -13,6 +13,9 @@ from leyden.errors import DataError, OptionError
 from leyden.rows.base import Block, Rows, as_target
 from leyden.rows.sparse import as_csr, stack
 
+#: What a function without a seed makes in one call.
+CALL_NBYTES = 2**20
+
 
 def generated(
     function: Callable[..., Any],
@@ -40,7 +43,7 @@ def generated(
         and always for whole chunks: row ranges are cut from them. A chunk is the same however often, in whatever order
         and in whatever process it is made.
     chunk : int
-        Rows in a chunk. Other chunks are other random numbers.
+        Rows in a chunk. Other chunks are other random numbers. Without a seed: the most rows asked for in one call.
     dtype : dtype, optional
         Of the blocks; what the function returns for the first rows by default.
     columns, targets : sequence of str, optional
@@ -114,20 +117,43 @@ class GeneratedRows(Rows):
         if len(self.targets) != k:
             raise OptionError(f"there are {len(self.targets)} names for {k} targets")
         self.has_weight, self.has_group = first.weight is not None, first.group is not None
-        roles = 8 * (k + self.has_weight + self.has_group)
+        self._roles_nbytes = roles = 8 * (k + self.has_weight + self.has_group)
+        self.piece_rows = self.chunk if seed is not None else 1
         if isinstance(first.data, np.ndarray):
             self.row_nbytes = float(d * self.dtype.itemsize + roles)
         else:
             self.row_nbytes = (self.dtype.itemsize + 4) * first.data.nnz / first.rows + 4 + roles
+        # Without a seed any range will do: one that stays in the cache until it is copied into the block.
+        self._at_once = self.chunk if seed is not None else max(1, min(self.chunk, int(CALL_NBYTES / self.row_nbytes)))
 
-    def read(self, start: int, stop: int, buffer: Any = None) -> Block:
-        if self.seed is None:
-            return self._checked(self._call(start, stop))
-        parts = []
-        for begin in range(start - start % self.chunk, stop, self.chunk):
-            whole = self._checked(self._call(begin, min(begin + self.chunk, self.shape[0])))
-            parts.append(_cut(whole, max(start - begin, 0), min(stop - begin, whole.rows)))
-        return parts[0] if len(parts) == 1 else _join(parts, start)
+    def buffer(self, rows: int) -> np.ndarray | None:
+        return None if self.is_sparse else np.empty((rows, self.shape[1]), self.dtype)
+
+    def reader_nbytes(self, rows: int) -> float:
+        # What the function made and a copy of it in the type of the blocks; roles, and sparse rows, are put together.
+        made = 2 * self._at_once * self.row_nbytes
+        return made + rows * (self.row_nbytes if self.is_sparse else self._roles_nbytes)
+
+    def read(self, start: int, stop: int, buffer: np.ndarray | None = None) -> Block:
+        dense = None
+        if not self.is_sparse:
+            dense = (buffer if buffer is not None else np.empty((stop - start, self.shape[1]), self.dtype))[: stop - start]
+        parts, at = [], start
+        while at < stop:
+            made = self._made(at, stop)
+            part = _cut(made, at - made.start, min(stop - made.start, made.rows))
+            if dense is not None:
+                rows = slice(at - start, at - start + part.rows)
+                dense[rows] = part.data
+                part = part.with_data(dense[rows])
+            parts.append(part)
+            at += part.rows
+        return parts[0] if len(parts) == 1 else _join(parts, dense, start)
+
+    def _made(self, row: int, stop: int) -> Block:
+        """What one call of the function makes: rows from ``row`` on, or the chunk it is in."""
+        begin, end = (row, stop) if self.seed is None else (row - row % self.chunk, self.shape[0])
+        return self._checked(self._call(begin, min(begin + self._at_once, end)))
 
     def _call(self, start: int, stop: int) -> Block:
         """The function's rows as a block, their shape checked."""
@@ -146,6 +172,7 @@ class GeneratedRows(Rows):
             raise DataError(f"the function made {data.dtype}, not real numbers", where=where)
         if target is not None:
             target = np.ascontiguousarray(as_target(target, stop - start, where)[0], dtype=np.float64)
+            target = target.reshape(stop - start, -1)
         weight = None if block.weight is None else np.ascontiguousarray(block.weight, dtype=np.float64)
         return replace(block, start=start, data=data, target=target, weight=weight)
 
@@ -173,14 +200,13 @@ def _cut(block: Block, begin: int, end: int) -> Block:
     return Block(block.start + begin, block.data[begin:end], part(block.target), part(block.weight), part(block.group))
 
 
-def _join(blocks: list[Block], start: int) -> Block:
+def _join(blocks: list[Block], dense: np.ndarray | None, start: int) -> Block:
     def whole(parts: list[Any]) -> Any:
         return None if parts[0] is None else np.concatenate(parts)
 
-    data: list[Any] = [block.data for block in blocks]
     return Block(
         start,
-        np.concatenate(data) if isinstance(data[0], np.ndarray) else stack(data),
+        dense if dense is not None else stack([block.data for block in blocks]),
         whole([block.target for block in blocks]),
         whole([block.weight for block in blocks]),
         whole([block.group for block in blocks]),

@@ -33,7 +33,7 @@ class MappedRows(Rows):
         self.dtype = np.dtype(self.f.dtype(rows.dtype))
         self.is_sparse = self.f.sparse(rows.is_sparse)
         self.targets, self.has_weight, self.has_group = rows.targets, rows.has_weight, rows.has_group
-        self.source, self.stored_nbytes = rows.source, rows.stored_nbytes
+        self.source, self.stored_nbytes, self.piece_rows = rows.source, rows.stored_nbytes, rows.piece_rows
         # The block of the source and the mapped one are in memory together, unless the first is a view.
         own = rows.row_nbytes if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)
         self.row_nbytes = own + (0 if rows.in_memory else rows.row_nbytes)
@@ -41,6 +41,13 @@ class MappedRows(Rows):
     def buffer(self, rows: int) -> tuple[Any, np.ndarray | None]:
         own = None if self.is_sparse else np.empty((rows, self.shape[1]), self.dtype)
         return self.rows.buffer(rows), own
+
+    def reader_nbytes(self, rows: int) -> float:
+        # A sparse map makes arrays as long as the block on the way to it.
+        return self.rows.reader_nbytes(rows) + (rows * self.row_nbytes if self.is_sparse else 0)
+
+    def release(self) -> None:
+        self.rows.release()
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         inner, own = buffer if buffer is not None else (None, None)

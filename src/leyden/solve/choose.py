@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leyden.engine.budget import READ_AHEAD, format_bytes, thread_count
+from leyden.engine.budget import format_bytes, reading_nbytes, thread_count
 from leyden.engine.sweep import Engine
 from leyden.errors import BudgetError
 from leyden.plan import Machine, PassPlan, Plan, machine
@@ -98,9 +98,9 @@ def _peak(rows: Rows, options: Options, reduction: Any) -> int:
             f"{format_bytes(small)}",
             hint=f'Give at least memory="{math.ceil(small * 1.1 / 1e6)}MB".',
         )
-    buffers = 0 if rows.in_memory else READ_AHEAD * layout.threads * layout.block_rows * rows.row_nbytes
+    reading = layout.threads * reading_nbytes(rows, layout.block_rows)
     states = (layout.threads + math.ceil(math.log2(layout.segments + 1))) * reduction.state_nbytes
-    return int(max(buffers + states + layout.threads * reduction.scratch_nbytes, small))
+    return int(max(reading + states + layout.threads * reduction.scratch_nbytes, small))
 
 
 def _gram32_tile(seen: Probe) -> int | None:
