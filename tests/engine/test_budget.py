@@ -77,7 +77,7 @@ def test_a_layout_fits_the_budget_or_says_why_not(n, d, memory, state, reader, r
 
 def test_the_memory_that_is_asked_for_would_do():
     rows = _Rows(10_000, 100, reader=50_000_000, reader_row=800)
-    with pytest.raises(ly.BudgetError, match="what one thread reads with 50 MB") as refused:
+    with pytest.raises(ly.BudgetError, match="one thread takes 50 MB to read and 35 kB to compute") as refused:
         layout(rows, [_Fold(10_000)], 1_000_000)
     asked = refused.value.hint.split('"')[1]
     assert layout(rows, [_Fold(10_000)], parse_memory(asked)).threads == 1

@@ -130,8 +130,9 @@ class GeneratedRows(Rows):
         return None if self.is_sparse else np.empty((rows, self.shape[1]), self.dtype)
 
     def reader_nbytes(self, rows: int) -> float:
-        # What the function made and a copy of it in the type of the blocks; roles, and sparse rows, are put together.
-        made = 2 * self._at_once * self.row_nbytes
+        # What the function made, a copy in the type of the blocks, and as much for what it was made from. Roles, and
+        # sparse rows, are put together.
+        made = 3 * self._at_once * self.row_nbytes
         return made + rows * (self.row_nbytes if self.is_sparse else self._roles_nbytes)
 
     def read(self, start: int, stop: int, buffer: np.ndarray | None = None) -> Block:

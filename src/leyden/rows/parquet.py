@@ -66,7 +66,9 @@ class ParquetRows(TableRows):
         return self._decoder_nbytes
 
     def _batches(self, piece: int, columns: Sequence[str], rows: int) -> Iterator[Any]:
-        i, row_group, _ = self._pieces[piece]
+        import pyarrow as pa
+
+        (i, row_group, _), pool = self._pieces[piece], pa.default_memory_pool()
         try:
             file = self._file(i)
             batches = file.iter_batches(rows, row_groups=[row_group], columns=list(columns), use_threads=False)
@@ -75,7 +77,7 @@ class ParquetRows(TableRows):
             finally:
                 # Arrow would keep what the decoders held, and the next ones take as much again.
                 batches.close()
-                _give_back()
+                pool.release_unused()
         except (OSError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
@@ -148,12 +150,6 @@ def _chunk_decoder_nbytes(chunk: Any) -> float:
     page = min(max(size - in_file, 0), PAGE_NBYTES)
     ahead = min(COLUMN_BUFFER_NBYTES, stored) + max(page - dictionary, 0)
     return ALLOCATOR * ahead + ALLOCATOR_DICTIONARY * 2 * dictionary + DECODER_NBYTES
-
-
-def _give_back() -> None:
-    import pyarrow as pa
-
-    pa.default_memory_pool().release_unused()
 
 
 def _first_line(error: BaseException) -> str:

@@ -84,7 +84,7 @@ class SvmlightRows(Rows):
 
     def reader_nbytes(self, rows: int) -> float:
         # The pieces of a block are parsed, each in lists that grow by doubling, and then put together.
-        return PARSED * PIECE_NBYTES + rows * self.row_nbytes + self._roles.reader_nbytes(rows)
+        return PARSED * PIECE_NBYTES + 2 * rows * self.row_nbytes + self._roles.reader_nbytes(rows)
 
     def release(self) -> None:
         self._local.__dict__.clear()

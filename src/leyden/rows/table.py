@@ -33,6 +33,9 @@ SPARSE_FROM_COLUMNS = 32
 # Arrow vanishes, small enough to stay in the second-level cache together with what it is turned into.
 BATCH_NBYTES = 2 << 20
 
+# Memory for the scan at open that finds categories and nulls: no budget is known by then.
+SURVEY_NBYTES = 256 << 20
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -264,7 +267,7 @@ class TableRows(Rows):
         return None if self.is_sparse else np.empty((rows, self.shape[1]), self.dtype)
 
     def reader_nbytes(self, rows: int) -> float:
-        batch = 2 * self._rows_at_once * (8 * len(self.choice.used) + self.row_nbytes)
+        batch = (3 if self.is_sparse else 2) * self._rows_at_once * (8 * len(self.choice.used) + self.row_nbytes)
         return self._piece_nbytes() + batch + (rows * self.row_nbytes if self.is_sparse else 0)
 
     def _piece_nbytes(self) -> float:
@@ -386,7 +389,8 @@ class TableRows(Rows):
         if not columns:
             return total
         pieces = range(len(self._counts))
-        with ThreadPoolExecutor(min(len(pieces), os.cpu_count() or 1) or 1) as pool:
+        threads = min(len(pieces), os.cpu_count() or 1, int(SURVEY_NBYTES / max(self._piece_nbytes(), 1)))
+        with ThreadPoolExecutor(max(threads, 1)) as pool:
             # In the order of the pieces, so that the sums are the same however many threads there are.
             for part in pool.map(lambda piece: self._survey_piece(piece, columns, means), pieces):
                 total.add(part)
