@@ -112,8 +112,8 @@ def layout(rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, t
     if block_rows < 1:
         need = 3 * state + scratch + reader + math.ceil(row)
         raise BudgetError(
-            f"a budget of {format_bytes(memory)} is too small: one thread takes {format_bytes(reader + row)} to read and "
-            f"{format_bytes(3 * state + scratch)} to compute",
+            f"a budget of {format_bytes(memory)} is too small: one thread takes {format_bytes(reader + row)} to read "
+            f"and {format_bytes(3 * state + scratch)} to compute",
             hint=f'Give at least memory="{math.ceil(need * 1.1 / 1e6)}MB".',
         )
     block_rows = max(1, min(block_rows, n))

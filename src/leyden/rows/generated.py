@@ -138,7 +138,9 @@ class GeneratedRows(Rows):
     def read(self, start: int, stop: int, buffer: np.ndarray | None = None) -> Block:
         dense = None
         if not self.is_sparse:
-            dense = (buffer if buffer is not None else np.empty((stop - start, self.shape[1]), self.dtype))[: stop - start]
+            dense = (buffer if buffer is not None else np.empty((stop - start, self.shape[1]), self.dtype))[
+                : stop - start
+            ]
         parts, at = [], start
         while at < stop:
             made = self._made(at, stop)
