@@ -1,5 +1,7 @@
 """Budgets: amounts as people write them, and layouts that fit."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,7 +71,9 @@ def test_a_layout_fits_the_budget_or_says_why_not(n, d, memory, state, reader, r
     cut = layout(rows, [_Fold(state)], memory, threads=8)
     assert 1 <= cut.block_rows <= n
     assert cut.threads <= 8
-    assert cut.threads * (3 * cut.block_rows * 8 * d + reader + cut.block_rows * reader_row + state + 5_000) <= memory
+    thread = 3 * cut.block_rows * 8 * d + reader + cut.block_rows * reader_row + state + 5_000
+    waiting = math.ceil(math.log2(cut.segments + 1)) * state
+    assert cut.threads * thread + waiting <= memory
     alone = layout(rows, [_Fold(state)], memory, threads=1)
     assert (cut.block_rows, cut.segment_rows) == (alone.block_rows, alone.segment_rows)
 

@@ -88,6 +88,13 @@ def reading_nbytes(rows: Rows, block_rows: int) -> float:
     return blocks * block_rows * rows.row_nbytes + rows.reader_nbytes(block_rows)
 
 
+def least(rows: Rows, reductions: Sequence[Reduction[Any, Any]]) -> tuple[float, float]:
+    """Memory of one thread to read, one row at a time, and to compute: below their sum there is no layout."""
+    blocks = 1 if rows.in_memory else 2 * READ_AHEAD
+    compute = sum(3 * reduction.state_nbytes + reduction.scratch_nbytes for reduction in reductions)
+    return blocks * rows.row_nbytes + rows.reader_nbytes(1), compute
+
+
 def layout(rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, threads: int | None = None) -> Layout:
     """Cut ``rows`` so that reading ahead, the states and the scratch of ``reductions`` fit into ``memory`` bytes.
 
@@ -104,30 +111,32 @@ def layout(rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, t
     n, piece = rows.shape[0], rows.piece_rows
     state = sum(r.state_nbytes for r in reductions)
     scratch = sum(r.scratch_nbytes for r in reductions)
-    reader, reader_row = rows.reader_nbytes(0), rows.reader_nbytes(1) - rows.reader_nbytes(0)
     target = MEMORY_BLOCK_NBYTES if rows.in_memory else FILE_BLOCK_NBYTES
-    left = memory - 3 * state - scratch - reader
-    row = (1 if rows.in_memory else 2 * READ_AHEAD) * rows.row_nbytes + reader_row
-    block_rows = int(min(target / max(rows.row_nbytes, 1), max(left, 0) / max(row, 1)))
-    if block_rows < 1:
-        need = 3 * state + scratch + reader + math.ceil(row)
+    read, compute = least(rows, reductions)
+    if read + compute > memory:
         raise BudgetError(
-            f"a budget of {format_bytes(memory)} is too small: one thread takes {format_bytes(reader + row)} to read "
-            f"and {format_bytes(3 * state + scratch)} to compute",
-            hint=f'Give at least memory="{math.ceil(need * 1.1 / 1e6)}MB".',
+            f"a budget of {format_bytes(memory)} is too small: one thread takes {format_bytes(read)} to read and "
+            f"{format_bytes(compute)} to compute",
+            hint=f'Give at least memory="{math.ceil((read + compute) * 1.1 / 1e6)}MB".',
         )
+    row = read - rows.reader_nbytes(0)
+    # One state is being folded and one merged; the others wait in the tree of merges, one a level.
+    free = memory - 2 * state - scratch - read
+    levels = math.ceil(math.log2(n * rows.row_nbytes / max(4 * state, 1) + 2))
+    levels = max(1, min(levels, int(free / 2 / max(state, 1))))
+    tree = levels * state
+    block_rows = int(min(target / max(rows.row_nbytes, 1), (free - tree) / max(row, 1) + 1))
     block_rows = max(1, min(block_rows, n))
     if block_rows > piece:
         block_rows -= block_rows % piece
     elif piece < n:
         block_rows = math.ceil(piece / math.ceil(piece / block_rows))
-    # A segment costs a start and a merge of the states: make it long enough to hide them.
-    per_segment = max(1, math.ceil(4 * state / max(block_rows * rows.row_nbytes, 1)))
-    segment_rows = block_rows * per_segment
+    # A segment costs a start and a merge of the states: make it long enough to hide them, and the tree low enough.
+    shortest = max(4 * state / max(rows.row_nbytes, 1), n / (2**levels - 1))
+    segment_rows = block_rows * max(1, math.ceil(shortest / block_rows))
     if block_rows < piece < n:
         segment_rows = piece * math.ceil(segment_rows / piece)
     segments = -(-n // segment_rows)
     per_thread = reading_nbytes(rows, block_rows) + state + scratch
-    tree = state * max(1, math.ceil(math.log2(segments + 1)))
-    fitting = int(max(memory - tree, per_thread) // max(per_thread, 1))
+    fitting = int(max(memory - tree - state, per_thread) // max(per_thread, 1))
     return Layout(n, block_rows, segment_rows, max(1, min(threads or thread_count(), fitting, segments)), memory)
