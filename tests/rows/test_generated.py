@@ -52,7 +52,8 @@ def test_a_seed_makes_every_range_again_bit_for_bit(check_rows, chunk):
     assert (generated(noise, 300, 3, seed=6, chunk=chunk).read(0, 300).data != rows.read(0, 300).data).all()
 
 
-def test_chunks_are_made_once_and_one_at_a_time_when_blocks_begin_with_them():
+@pytest.mark.parametrize("length", [17, 64, 100, 128])
+def test_consecutive_reads_make_each_chunk_once(length):
     made = []
 
     def counted(start, stop, random):
@@ -61,9 +62,9 @@ def test_chunks_are_made_once_and_one_at_a_time_when_blocks_begin_with_them():
 
     rows = generated(counted, 300, 3, seed=5, chunk=64)
     made.clear()
-    buffer = rows.buffer(2 * rows.piece_rows)
-    for start in range(0, 300, 2 * rows.piece_rows):
-        block = rows.read(start, min(start + 2 * rows.piece_rows, 300), buffer)
+    buffer = rows.buffer(length)
+    for start in range(0, 300, length):
+        block = rows.read(start, min(start + length, 300), buffer)
         assert np.shares_memory(block.data, buffer)
     assert made == [(0, 64), (64, 128), (128, 192), (192, 256), (256, 300)]
 
