@@ -35,6 +35,7 @@ class MappedRows(Rows):
         self.targets, self.column_target = rows.targets, rows.column_target
         self.has_weight, self.has_group = rows.has_weight, rows.has_group
         self.source, self.stored_nbytes, self.files = rows.source, rows.stored_nbytes, rows.files
+        self.piece_rows = rows.piece_rows
         # The block of the source and the mapped one are in memory together, unless the first is a view.
         own = rows.row_nbytes if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)
         self.row_nbytes = own + (0 if rows.in_memory else rows.row_nbytes)
@@ -42,6 +43,13 @@ class MappedRows(Rows):
     def buffer(self, rows: int) -> tuple[Any, np.ndarray | None]:
         own = None if self.is_sparse else np.empty((rows, self.shape[1]), self.dtype)
         return self.rows.buffer(rows), own
+
+    def reader_nbytes(self, rows: int) -> float:
+        # A sparse map makes arrays as long as the block on the way to it.
+        return self.rows.reader_nbytes(rows) + (rows * self.row_nbytes if self.is_sparse else 0)
+
+    def release(self) -> None:
+        self.rows.release()
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         inner, own = buffer if buffer is not None else (None, None)

@@ -17,6 +17,7 @@ from leyden.rows.base import Rows, as_array
 from leyden.rows.mapped import Cast, SelectColumns
 from leyden.rows.roles import SplitTarget, WithRoles
 from leyden.rows.sparse import CSRRows
+from leyden.rows.stored import StoredArray
 
 FORMATS = {
     ".npy": "npy",
@@ -330,7 +331,7 @@ def _with_roles(rows: Rows, roles: dict[str, Any]) -> Rows:
 
 
 def _role(name: str, value: Any, rows: Rows) -> Any:
-    """A role's array, read when it is a path."""
+    """A role's array, left in its file when it is a path."""
     if not _is_path(value) or value in rows.columns:
         return value
     if not str(value).lower().endswith(".npy"):
@@ -339,12 +340,7 @@ def _role(name: str, value: Any, rows: Rows) -> Any:
             where=rows.source,
             hint="Columns have names in tables only (Parquet, CSV, data frames).",
         )
-    try:
-        return np.load(os.path.expanduser(value), allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"there is no such file for the {name}", where=str(value)) from None
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"this is not a complete .npy file ({error})", where=str(value)) from None
+    return StoredArray(value, f" for the {name}")
 
 
 def _with_columns(rows: Rows, columns: Sequence[str | int]) -> Rows:

@@ -44,6 +44,9 @@ class CSRRows(Rows):
         self.stored_nbytes = int(data.nbytes + indices.nbytes + indptr.nbytes + self._roles.row_nbytes * n)
         self.row_nbytes = self.stored_nbytes / n
 
+    def reader_nbytes(self, rows: int) -> float:
+        return self._roles.reader_nbytes(rows)
+
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         return Block(start, csr_rows(self.matrix, start, stop), *self._roles.read(start, stop))
 

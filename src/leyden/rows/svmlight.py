@@ -23,6 +23,9 @@ from leyden.rows.table import float_dtype
 # Parsing is slow beside reading: a piece is small, so that little of it is parsed in vain after a jump.
 PIECE_NBYTES = 256 << 10
 
+# Bytes of memory for a byte of text, while a piece is parsed and when entries are as short as "1:1 ".
+PARSED = 16
+
 NO_INDEX = np.iinfo(np.int64).max
 
 
@@ -79,6 +82,13 @@ class SvmlightRows(Rows):
         self.has_weight, self.has_group = weight is not None, group is not None
         self.stored_nbytes = sum(os.path.getsize(path) for path in self._paths)
         self.row_nbytes = entries / n * (self.dtype.itemsize + 4) + 4 + 8 + self._roles.row_nbytes
+
+    def reader_nbytes(self, rows: int) -> float:
+        # The pieces of a block are parsed, each in lists that grow by doubling, and then put together.
+        return PARSED * PIECE_NBYTES + 2 * rows * self.row_nbytes + self._roles.reader_nbytes(rows)
+
+    def release(self) -> None:
+        self._local.__dict__.clear()
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         parts, labels, row = [], [], start
