@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError
 from leyden.rows.stored import StoredArray
 
-Matrix: TypeAlias = np.ndarray | sp.csr_array
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+Matrix: TypeAlias = "np.ndarray | sp.csr_array"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError, OptionError
 from leyden.rows.base import Block, Rows, as_target
-from leyden.rows.sparse import as_csr, stack
+from leyden.rows.sparse import as_csr, is_sparse, stack
 
 #: What a function without a seed makes in one call.
 CALL_NBYTES = 2**20
@@ -186,7 +185,7 @@ class GeneratedRows(Rows):
         block = made if isinstance(made, Block) else Block(start, *pair)
         data, target = block.data, block.target
         where = f"{self.source}, rows {start:,} to {stop:,}"
-        data = as_csr(data, where) if sp.issparse(data) else np.ascontiguousarray(data)
+        data = as_csr(data, where) if is_sparse(data) else np.ascontiguousarray(data)
         if data.shape != (stop - start, self.shape[1]):
             raise DataError(f"the function made shape {data.shape}, not {(stop - start, self.shape[1])}", where=where)
         if data.dtype.kind not in "fiub":

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import OptionError
 from leyden.rows.base import Block, RowMap, Rows
@@ -174,7 +173,7 @@ class SelectColumns(RowMap):
             raise OptionError("the columns are not known yet", hint="Use rows.map(SelectColumns(...)).")
         if isinstance(data, np.ndarray):
             return self.into(block, np.empty((data.shape[0], len(self._positions)), data.dtype))
-        chosen = sp.csr_array(data[:, self._positions])
+        chosen = data[:, self._positions]
         chosen.sort_indices()
         return block.with_data(chosen)
 

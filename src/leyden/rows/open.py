@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError, OptionError
 from leyden.rows.array import ArrayRows
 from leyden.rows.base import Rows, as_array
 from leyden.rows.mapped import Cast, SelectColumns
 from leyden.rows.roles import SplitTarget, WithRoles
-from leyden.rows.sparse import CSRRows
+from leyden.rows.sparse import CSRRows, is_sparse
 from leyden.rows.stored import StoredArray
 
 FORMATS = {
@@ -109,7 +108,7 @@ def open(
         return _open_table("arrow", source, "table", roles, {**table, "columns": columns, "dtype": dtype})
     elif isinstance(source, Rows):
         rows = source
-    elif sp.issparse(source):
+    elif is_sparse(source):
         rows = CSRRows(source)
     else:
         rows = ArrayRows(_as_array(source))
@@ -298,7 +297,9 @@ def _open_npz(path: str) -> Rows:
             if "format" not in names and len(names) == 1:
                 return ArrayRows(archive[names[0]], source=path)
         if "format" in names:
-            return CSRRows(sp.load_npz(path), source=path)
+            from scipy.sparse import load_npz
+
+            return CSRRows(load_npz(path), source=path)
     except FileNotFoundError:
         raise DataError("there is no such file", where=path) from None
     except DataError:

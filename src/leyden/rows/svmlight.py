@@ -8,10 +8,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError
 from leyden.rows.array import Roles
@@ -19,6 +18,9 @@ from leyden.rows.base import Block, Rows
 from leyden.rows.lines import Piece, cut, read_piece
 from leyden.rows.sparse import csr_block, csr_rows, stack
 from leyden.rows.table import float_dtype
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 # Parsing is slow beside reading: a piece is small, so that little of it is parsed in vain after a jump.
 PIECE_NBYTES = 256 << 10

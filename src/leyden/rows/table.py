@@ -16,15 +16,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError, OptionError
 from leyden.rows.base import Block, Rows
 from leyden.rows.mapped import unknown_column
 from leyden.rows.sparse import csr_block
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 # A block of a wide one-hot table is mostly zeros. Below this width a dense block is small and BLAS is faster.
 SPARSE_FROM_COLUMNS = 32
