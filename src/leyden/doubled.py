@@ -19,11 +19,12 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from leyden.vectors import INT, function, row_pointer, splat
+
 #: Lanes that ``dot_row`` sums side by side: two AVX-512 vectors, four AVX2 ones.
 LANES = 16
 
 _DOUBLE = ir.DoubleType()
-_INT = ir.IntType(64)
 
 
 @intrinsic
@@ -82,15 +83,10 @@ def dot_row(_context, a, i, x, k, d):
     def generate(ctx, builder, sig, args):
         element = ctx.get_value_type(a.dtype)
         wide, narrow = ir.VectorType(_DOUBLE, LANES), ir.VectorType(element, LANES)
-        fused = _function(builder, f"llvm.fma.v{LANES}f64", wide, [wide] * 3)
+        fused = function(builder, f"llvm.fma.v{LANES}f64", wide, [wide] * 3)
 
-        def row(array, value, index, kind):
-            struct = ctx.make_array(array)(ctx, builder, value)
-            stride = cgutils.unpack_tuple(builder, struct.strides)[0]
-            address = builder.add(builder.ptrtoint(struct.data, _INT), builder.mul(index, stride))
-            return builder.inttoptr(address, kind.as_pointer())
-
-        a_row, x_row, length = row(a, args[0], args[1], element), row(x, args[2], args[3], _DOUBLE), args[4]
+        a_row = row_pointer(builder, ctx, a, args[0], args[1], element)
+        x_row, length = row_pointer(builder, ctx, x, args[2], args[3], _DOUBLE), args[4]
         zero = ir.Constant(wide, [0.0] * LANES)
         sums, errors = (cgutils.alloca_once_value(builder, zero) for _ in range(2))
 
@@ -106,15 +102,15 @@ def dot_row(_context, a, i, x, k, d):
         def at(pointer, j, vector):
             return builder.bitcast(builder.gep(pointer, [j]), vector.as_pointer())
 
-        even = builder.and_(length, ir.Constant(_INT, -LANES))
-        step = ir.Constant(_INT, LANES)
+        even = builder.and_(length, ir.Constant(INT, -LANES))
+        step = ir.Constant(INT, LANES)
         align = 4 if element != _DOUBLE else 8
-        with cgutils.for_range_slice(builder, ir.Constant(_INT, 0), even, step, intp=_INT) as (j, _):
+        with cgutils.for_range_slice(builder, ir.Constant(INT, 0), even, step, intp=INT) as (j, _):
             accumulate(builder.load(at(a_row, j, narrow), align=align), builder.load(at(x_row, j, wide), align=8))
         with builder.if_then(builder.icmp_signed("<", even, length)):
-            lanes = ir.Constant(ir.VectorType(_INT, LANES), list(range(LANES)))
+            lanes = ir.Constant(ir.VectorType(INT, LANES), list(range(LANES)))
             left = builder.sub(length, even)
-            mask = builder.icmp_signed("<", lanes, _splat(builder, left, LANES))
+            mask = builder.icmp_signed("<", lanes, splat(builder, left, LANES))
             accumulate(
                 _masked_load(builder, at(a_row, even, narrow), align, mask, narrow),
                 _masked_load(builder, at(x_row, even, wide), 8, mask, wide),
@@ -132,22 +128,11 @@ def dot_row(_context, a, i, x, k, d):
     return signature, generate
 
 
-def _function(builder, name, result, arguments):
-    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
-
-
-def _splat(builder, value, lanes):
-    vector = ir.VectorType(value.type, lanes)
-    nothing = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(nothing, value, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
-
-
 def _masked_load(builder, pointer, align, mask, vector):
     """Lanes under the mask from memory, zeros elsewhere; memory outside the mask is not touched."""
     bits = {4: 32, 8: 64}[align]
     name = f"llvm.masked.load.v{vector.count}f{bits}.p0"
-    load = _function(builder, name, vector, [pointer.type, ir.IntType(32), mask.type, vector])
+    load = function(builder, name, vector, [pointer.type, ir.IntType(32), mask.type, vector])
     zero = ir.Constant(vector, [0.0] * vector.count)
     return builder.call(load, [pointer, ir.Constant(ir.IntType(32), align), mask, zero])
 

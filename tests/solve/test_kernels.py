@@ -11,7 +11,7 @@ from tests.truth import exact
 from leyden.rows import Block
 from leyden.solve import _kernels
 from leyden.solve.coordinates import Coordinates
-from leyden.solve.reductions import TSQR, Gradient, Gram, ProductGram, SparseSignSketch
+from leyden.solve.reductions import TSQR, Gradient, Gram, ProductGram, SparseSignSketch, TileGram
 
 NOTHING = np.empty(0)
 
@@ -114,6 +114,20 @@ def test_a_gram_matrix_is_right_to_the_bound_it_states_whatever_the_blocks(probl
             for j in range(q):
                 allowed = found.rounding * mp.sqrt(truth[i, i] * truth[j, j])
                 assert abs(mp.mpf(float(found.matrix[i, j])) - truth[i, j]) <= allowed
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("q", [0, 1, 4, 7, 8, 51, 64, 401])
+@pytest.mark.parametrize("m", [1, 5, 6, 20])
+def test_the_gram_matrix_of_a_tile_is_that_of_its_rows_alone(m, q, dtype):
+    rng = np.random.default_rng(m * 1000 + q)
+    tile = TileGram(20, q, dtype)
+    rows = rng.standard_normal((m, q)).astype(dtype)
+    tile.memory()[:, :q] = np.nan
+    tile.memory()[:m, :q] = rows
+    found = tile.product(m)[:q, :q]
+    allowed = np.finfo(dtype).eps * m * (np.abs(rows).T.astype(float) @ np.abs(rows))
+    assert (np.abs(np.triu(found - rows.T.astype(float) @ rows)) <= np.triu(allowed)).all()
 
 
 @settings(deadline=None, max_examples=30)

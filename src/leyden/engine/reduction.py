@@ -105,5 +105,12 @@ class Scratch(threading.local):
             found = self._arrays[name] = np.empty(shape, dtype)
         return found
 
+    def zeros(self, name: str, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
+        """As :meth:`array`, with zeros when it is first made."""
+        found = self._arrays.get(name)
+        if found is None or found.shape != shape or found.dtype != dtype:
+            found = self._arrays[name] = np.zeros(shape, dtype)
+        return found
+
     def __reduce__(self) -> tuple[type[Scratch], tuple[()]]:
         return Scratch, ()

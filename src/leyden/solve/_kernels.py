@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from leyden.doubled import add, dot_row, fma, two_product, two_sum
+from leyden.vectors import UPDATE_COLUMNS, UPDATE_ROWS, rank_update
 
 #: Rows whose gradient is summed before the sum is folded into that of the tile: the second-order error of a doubled sum
 #: grows with the square of its length, that of adding doubled numbers only with their count.
@@ -56,6 +57,22 @@ def add_upper(gram, tile):
     for i in range(gram.shape[0]):
         for j in range(i, gram.shape[0]):
             gram[i, j] += tile[i, j]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def gram_tile(tile, out, q):
+    """``out = tileᵀ tile`` of the first ``q`` columns, upper triangle.
+
+    ``tile`` (m, s) and ``out`` (s, s) float32 or float64, m a multiple of UPDATE_ROWS and s of 64 bytes; what is beyond
+    column ``q`` is zero. The blocks that ``rank_update`` works on are short enough for BLAS to spend much of its time
+    on arranging them.
+    """
+    s = tile.shape[1]
+    lanes = 64 // tile.itemsize
+    out[:] = 0.0
+    for r in range(0, tile.shape[0], UPDATE_ROWS):
+        for i in range(0, q, UPDATE_COLUMNS):
+            rank_update(tile, r, out, i, i // lanes * lanes, s)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
