@@ -62,6 +62,11 @@ class Roles:
             raise DataError(f"the group has {len(self.group):,} rows and the data has {n:,}", where=source)
         self.row_nbytes = sum(a.itemsize * (a.shape[1] if a.ndim > 1 else 1) for a in self._arrays())
 
+    @property
+    def held(self) -> tuple[np.ndarray, ...]:
+        """Target and weight, those that are there."""
+        return tuple(a for a in (self.target, self.weight) if a is not None)
+
     def _arrays(self) -> list[np.ndarray]:
         return [a for a in (self.target, self.weight, self.group) if a is not None]
 

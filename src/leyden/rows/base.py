@@ -76,6 +76,8 @@ class Rows(ABC):
         Where the data comes from, for people: a path, a glob, "array".
     files : tuple of str
         Paths of the files that are read again in every pass; none when the data is in memory.
+    held : tuple of ndarray
+        Target and weight where they are in memory, beside data in files.
     """
 
     shape: tuple[int, int]
@@ -91,6 +93,7 @@ class Rows(ABC):
     stored_nbytes: int
     source: str
     files: tuple[str, ...] = ()
+    held: tuple[np.ndarray, ...] = ()
 
     @abstractmethod
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:

@@ -51,7 +51,7 @@ class NpyRows(Rows):
         self.columns = tuple(f"x{j}" for j in range(self.shape[1]))
         self._roles = Roles(target, weight, group, self.shape[0], self.source)
         self.targets, self.has_weight = self._roles.names, self._roles.weight is not None
-        self.has_group = group is not None
+        self.has_group, self.held = group is not None, self._roles.held
         self.row_nbytes = self._stride + self._roles.row_nbytes
         self.stored_nbytes = self._stride * self.shape[0]
         del header

@@ -29,7 +29,8 @@ import numpy as np
 
 from leyden.certificate import Certificate
 from leyden.engine.budget import parse_memory
-from leyden.engine.checkpoint import Checkpoint, as_checkpoint, fingerprint
+from leyden.engine.checkpoint import Checkpoint, as_checkpoint
+from leyden.engine.fingerprint import fingerprint
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
@@ -180,9 +181,9 @@ def plan(
         "ridge": float(ridge),
         "intercept": bool(intercept),
         "tol": float(tol),
-        "forward_tol": forward_tol,
+        "forward_tol": None if forward_tol is None else float(forward_tol),
         "method": method,
-        "memory": memory,
+        "memory": None if memory is None else parse_memory(memory),
         "seed": int(seed),
         "data": fingerprint(rows) if kept else None,
     }
