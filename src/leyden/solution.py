@@ -153,13 +153,33 @@ class Solution(ABC):
                 np.save(partial / f"{name}.npy", array, allow_pickle=False)
             for name, values in {**(documents or {}), "solution": document}.items():
                 (partial / f"{name}.json").write_text(json.dumps(values, indent=1))
-            if target.exists():
-                shutil.rmtree(target)
-            partial.replace(target)
+            _replace(partial, target)
         except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
             raise SolutionError(f"the solution could not be written ({error.strerror})", where=str(target)) from None
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         return target
+
+
+def _replace(partial: Path, target: Path) -> None:
+    """Put a folder in the place of another, which stays until the new one is on the disk."""
+    for file in partial.iterdir():
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    if not target.exists():
+        partial.replace(target)
+        return
+    former = partial.with_suffix(".former")
+    target.replace(former)
+    try:
+        partial.replace(target)
+    except OSError:
+        former.replace(target)
+        raise
+    shutil.rmtree(former)
 
 
 def load(folder: str | os.PathLike) -> Solution:

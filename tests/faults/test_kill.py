@@ -19,7 +19,7 @@ import pytest
 import leyden as ly
 from leyden.engine.runs import find
 
-ROWS, COLUMNS = 10_000, 7
+ROWS, COLUMNS, BLOCK_ROWS = 10_000, 7, 250
 SECONDS_A_BLOCK, INTERVAL = 0.005, 0.02
 #: Kills for each way to solve; there are four.
 KILLS = int(os.environ.get("LEYDEN_KILLS", "14"))
@@ -40,13 +40,13 @@ class Worker:
             cwd=root, env={**os.environ, "PYTHONPATH": path},
         )  # fmt: skip
 
-    def solve(self, method, kind, threads, checkpoint=None, after=None, kill="SIGKILL"):
+    def solve(self, method, kind, threads, checkpoint=None, after=None, kill="SIGKILL", **more):
         """Status and rows folded of a solve, which gets a signal ``after`` seconds."""
         job = {
             "folder": str(self.folder), "method": method, "kind": kind, "threads": threads,
             "checkpoint": checkpoint and str(checkpoint), "interval": INTERVAL, "seconds": SECONDS_A_BLOCK,
-            "after": after, "signal": kill, "answer": str(self.folder / "answer.npz"),
-            "folded": str(self.folder / "folded"),
+            "block_rows": BLOCK_ROWS, "after": after, "signal": kill, "answer": str(self.folder / "answer.npz"),
+            "folded": str(self.folder / "folded"), "counted": str(self.folder / "counted"), **more,
         }  # fmt: skip
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
@@ -77,7 +77,7 @@ def worker(tmp_path_factory):
 
 def rows_saved(folder):
     """Rows that need not be folded again, over all passes."""
-    last = ly.Checkpoint(folder).last() if folder.is_dir() else None
+    last = ly.Checkpoint(folder).last() if (folder / "run.json").exists() else None
     return 0 if last is None else (last.number - 1) * ROWS + last.done
 
 
@@ -128,7 +128,29 @@ def test_told_to_end_a_run_saves_all_that_it_has_folded(worker, tmp_path, kill):
         if run["status"] == 128 + getattr(signal, kill):
             heard += 1
             # Of blocks read ahead at most three a thread are given up.
-            assert rows_saved(folder) >= saved + run["folded"] - 9 * 250
+            assert rows_saved(folder) >= saved + run["folded"] - 9 * BLOCK_ROWS
     assert heard > 0
     assert run["folded"] == whole["folded"] - saved
     assert worker.answer() == expected
+
+
+def test_killed_before_any_call_to_the_file_system_a_run_ends_with_the_same_bits(worker, tmp_path):
+    at_once = {"interval": 0.0, "seconds": 0.0, "block_rows": ROWS // 5}
+    whole = worker.solve("gram64", "npy", 1, **at_once)
+    expected, call = worker.answer(), 0
+    for call in itertools.count():
+        folder = tmp_path / str(call)
+        first = worker.solve("gram64", "npy", 1, folder, die_at=call, **at_once)
+        if first["status"] == 0:
+            break
+        assert first["status"] == -signal.SIGKILL
+        saved = rows_saved(folder)
+        # Until the run is complete and removes what it kept, nothing is lost but the block that is not saved yet.
+        complete = first["folded"] == whole["folded"]
+        assert complete or first["folded"] - saved <= 3 * ROWS // 5
+        second = worker.solve("gram64", "npy", 2, folder, **at_once)
+        assert second["status"] == 0
+        assert second["folded"] == whole["folded"] - saved
+        assert worker.answer() == expected
+        assert not folder.exists()
+    assert call > 3 * 2 * 5

@@ -16,35 +16,64 @@ from pathlib import Path
 import numpy as np
 
 import leyden as ly
+from leyden.engine import checkpoint
 from tests.faults.through import Through
 
-BLOCK_ROWS, MEMORY = 250, "1GB"
+MEMORY = "1GB"
+# A save of a few kilobytes takes milliseconds, a hundred times which is longer than these runs.
+checkpoint.SHARE = 0
 
 
-def open_rows(folder: Path, kind: str, before=lambda start, stop: None):
-    rows = ly.open(folder / "a.npy", target=np.load(folder / "b.npy")) if kind == "npy" else ly.open(
-        folder / "a.parquet", target="target"
-    )  # fmt: skip
-    return Through(rows, BLOCK_ROWS, before)
+def open_rows(job: dict, before):
+    folder = Path(job["folder"])
+    if job["kind"] == "npy":
+        rows = ly.open(folder / "a.npy", target=np.load(folder / "b.npy"))
+    else:
+        rows = ly.open(folder / "a.parquet", target="target")
+    return Through(rows, job["block_rows"], before)
 
 
 def solve(job: dict) -> None:
     """Solve, slowly; what was folded goes to a file as it happens, the answer to another at the end."""
-    folder, folded = Path(job["folder"]), os.open(job["folded"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    folded = os.open(job["folded"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     running = False
+    if job.get("die_at") is not None:
+        die_at(job["die_at"], os.open(job["counted"], os.O_CREAT | os.O_WRONLY))
 
     def before(start, stop):
         if running:
             time.sleep(job["seconds"])
             os.write(folded, (stop - start).to_bytes(8))
 
-    checkpoint = ly.Checkpoint(job["checkpoint"], job["interval"]) if job["checkpoint"] else None
+    kept = ly.Checkpoint(job["checkpoint"], job["interval"]) if job["checkpoint"] else None
     planned = ly.plan.lstsq(
-        open_rows(folder, job["kind"], before), method=job["method"], threads=job["threads"], memory=MEMORY,
-        intercept=True, checkpoint=checkpoint, progress=False,
+        open_rows(job, before), method=job["method"], threads=job["threads"], memory=MEMORY,
+        intercept=True, checkpoint=kept, progress=False,
     )  # fmt: skip
     running = True
     write_answer(Path(job["answer"]), planned.run())
+
+
+CALLS = ("mkdir", "fsync", "replace", "unlink", "rmdir")
+
+
+def die_at(number: int, counted: int) -> None:
+    """Have this process killed just before its call ``number`` to the file system; how many there are goes to a file."""
+    calls = 0
+
+    def patched(call):
+        def first(*arguments, **options):
+            nonlocal calls
+            if calls == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            calls += 1
+            os.pwrite(counted, calls.to_bytes(8), 0)
+            return call(*arguments, **options)
+
+        return first
+
+    for name in CALLS:
+        setattr(os, name, patched(getattr(os, name)))
 
 
 def write_answer(path: Path, solution) -> None:

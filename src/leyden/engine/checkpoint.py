@@ -339,7 +339,7 @@ class Checkpoint:
         In that case what is kept of later sweeps is dropped as well.
         """
         try:
-            with np.load(self.folder / _name(number), allow_pickle=False) as archive:
+            with open(self.folder / _name(number), "rb") as file, np.load(file, allow_pickle=False) as archive:
                 if bad := archive.zip.testzip():
                     raise ValueError(f"{bad} has another CRC")
                 meta = json.loads(archive["meta"].tobytes())
@@ -364,7 +364,7 @@ class Checkpoint:
             return None
         path = self.folder / _name(max(numbers))
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 meta = json.loads(archive["meta"].tobytes())
             return SavedPass(max(numbers), int(meta["done"]), int(meta["rows"]), path.stat().st_mtime)
         except Exception:  # as in restore; or it has just been removed
