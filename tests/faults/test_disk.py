@@ -1,4 +1,4 @@
-"""A disk that is full, slow to believe, or broken: the answer is right all the same, and what cannot be kept is said."""
+"""A disk that is full or broken: the answer is right all the same, and what cannot be kept is said."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.faults.through import Through
 
 import leyden as ly
 from leyden.engine import checkpoint
-from tests.faults.through import Through
 
 
 @pytest.fixture(autouse=True)
@@ -111,7 +111,7 @@ def test_on_a_full_disk_the_answer_is_right_and_what_was_saved_before_stays(smal
 def test_a_disk_that_is_full_at_the_start_is_refused_before_any_pass(small_disk, problem):
     room = os.statvfs(small_disk).f_bavail * 4096
     (small_disk / "others").write_bytes(b"0" * room)
-    with pytest.raises(ly.CheckpointError, match="no checkpoint can be written here .No space left on device"):
+    with pytest.raises(ly.CheckpointError, match=r"no checkpoint can be written here .No space left on device"):
         solve(problem, small_disk / "c")
     assert [path.name for path in small_disk.iterdir()] == ["others"]
 
@@ -120,7 +120,7 @@ def test_a_solution_that_does_not_fit_the_disk_leaves_nothing_and_can_be_saved_l
     room = os.statvfs(small_disk).f_bavail * 4096
     (small_disk / "others").write_bytes(b"0" * (room - 3 * 4096))
     solution = solve(problem)
-    with pytest.raises(ly.SolutionError, match="could not be written .No space left on device"):
+    with pytest.raises(ly.SolutionError, match=r"could not be written .No space left on device"):
         solution.save(small_disk / "s")
     assert [path.name for path in small_disk.iterdir()] == ["others"]
     (small_disk / "others").unlink()
@@ -160,7 +160,9 @@ def test_a_clock_that_jumps_changes_nothing(problem, tmp_path, monkeypatch, jump
             raise OSError("stop")
 
     problem.before = before
-    planned = ly.plan.lstsq(problem, method="gram64", memory="1GB", threads=1, checkpoint=ly.Checkpoint(tmp_path / "c", 0.0))
+    planned = ly.plan.lstsq(
+        problem, method="gram64", memory="1GB", threads=1, checkpoint=ly.Checkpoint(tmp_path / "c", 0.0)
+    )
     stop[0] = True
     with pytest.raises(OSError, match="stop"):
         planned.run()

@@ -46,7 +46,7 @@ class Worker:
             "folder": str(self.folder), "method": method, "kind": kind, "threads": threads,
             "checkpoint": checkpoint and str(checkpoint), "interval": INTERVAL, "seconds": SECONDS_A_BLOCK,
             "block_rows": BLOCK_ROWS, "after": after, "signal": kill, "answer": str(self.folder / "answer.npz"),
-            "folded": str(self.folder / "folded"), "counted": str(self.folder / "counted"), **more,
+            "folded": str(self.folder / "folded"), **more,
         }  # fmt: skip
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
@@ -103,7 +103,8 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_bits(worker, tmp_path
             skipped += saved
         else:
             kills += 1
-            assert rows_saved(folder) >= saved
+            # Nothing is lost, unless the run was complete and what it had kept was being removed.
+            assert rows_saved(folder) >= saved or run["folded"] == whole["folded"] - saved
     saved = rows_saved(folder)
     run = worker.solve(method, kind, 1, folder)
     assert run["status"] == 0

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from tests.faults.through import Through
 
 import leyden as ly
 from leyden.engine import checkpoint
-from tests.faults.through import Through
 
 MEMORY = "1GB"
 # A save of a few kilobytes takes milliseconds, a hundred times which is longer than these runs.
@@ -38,7 +38,7 @@ def solve(job: dict) -> None:
     folded = os.open(job["folded"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     running = False
     if job.get("die_at") is not None:
-        die_at(job["die_at"], os.open(job["counted"], os.O_CREAT | os.O_WRONLY))
+        die_at(job["die_at"])
 
     def before(start, stop):
         if running:
@@ -57,8 +57,8 @@ def solve(job: dict) -> None:
 CALLS = ("mkdir", "fsync", "replace", "unlink", "rmdir")
 
 
-def die_at(number: int, counted: int) -> None:
-    """Have this process killed just before its call ``number`` to the file system; how many there are goes to a file."""
+def die_at(number: int) -> None:
+    """Have this process killed just before its call ``number`` to the file system."""
     calls = 0
 
     def patched(call):
@@ -67,7 +67,6 @@ def die_at(number: int, counted: int) -> None:
             if calls == number:
                 os.kill(os.getpid(), signal.SIGKILL)
             calls += 1
-            os.pwrite(counted, calls.to_bytes(8), 0)
             return call(*arguments, **options)
 
         return first
