@@ -101,9 +101,9 @@ def lstsq(
     threads : int, optional
         All processors by default. For a given ``method`` and budget the answer has the same bits whatever their number.
     seed : int, default 0
-    checkpoint : path, optional
+    checkpoint : path or Checkpoint, optional
         A folder to keep what has been done in, so that the same call goes on from there if this one is cut short, to
-        the same bits. It is removed when the answer is there.
+        the same bits. It is removed when the answer is there. Ctrl-C and SIGTERM then save before they end the run.
     progress : bool, optional
         Show passes while they run; by default on a terminal.
 
@@ -115,6 +115,8 @@ def lstsq(
     Raises
     ------
     DataError, OptionError, BudgetError, CheckpointError
+    Interrupted
+        On Ctrl-C or SIGTERM, with a checkpoint; its message says how to go on.
 
     See Also
     --------
