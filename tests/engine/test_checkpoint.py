@@ -279,6 +279,28 @@ def test_a_run_that_was_begun_by_another_while_planning_is_not_mixed_up_with_it(
         pass
 
 
+def test_a_run_whose_folder_was_removed_leaves_the_next_one_there_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((100, 3)), rng.standard_normal(100)
+    planned = ly.plan.lstsq(a, b, checkpoint=Checkpoint(tmp_path / "c"))
+    save = Checkpoint.save
+    other = Checkpoint(tmp_path / "c").run(IDENTITY, {})
+
+    def removed(checkpoint, *arguments):
+        if checkpoint.holder() and not (tmp_path / "was").exists():
+            (tmp_path / "c").rename(tmp_path / "was")
+            other.__enter__()
+        save(checkpoint, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "save", removed)
+        solution = planned.run()
+    assert any("the folder was removed" in remark for remark in solution.trace.remarks)
+    assert solution.certificate.holds
+    assert sorted(os.listdir(tmp_path / "c")) == ["lock", "run.json"]
+    other.__exit__(None, None, None)
+
+
 def test_a_child_that_was_forked_does_not_hold_the_lock_after_the_run(tmp_path):
     with Checkpoint(tmp_path / "c", keep=True).run(IDENTITY, {}):
         read, write = os.pipe()

@@ -18,6 +18,7 @@ is read back is checked against its CRC and against the sweep that asks for it; 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import math
@@ -169,7 +170,7 @@ class Checkpoint:
             registry.enter(self.folder)
             self._saved_at = time.monotonic()
             yield self
-            if not self.keep:
+            if not self.keep and self._holds(self._lock):
                 self._clear()
 
     def _begin(self, document: Mapping[str, Any]) -> None:
@@ -254,7 +255,7 @@ class Checkpoint:
                 file = open(self.folder / LOCK, "a+")  # noqa: SIM115
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Whoever held it may have removed the folder since the file was opened.
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.folder / LOCK)):
+                if self._holds(file):
                     return file
                 file.close()
             except (FileNotFoundError, BlockingIOError) as error:
@@ -273,6 +274,13 @@ class Checkpoint:
                 if file:
                     file.close()
                 raise
+
+    def _holds(self, lock: IO[str] | None) -> bool:
+        """Whether the lock is that of the folder as it is now, and not of one that was removed."""
+        try:
+            return lock is not None and os.path.samestat(os.fstat(lock.fileno()), os.stat(self.folder / LOCK))
+        except FileNotFoundError:
+            return False
 
     def holder(self) -> str | None:
         """Who works on the checkpoint now ("process 42 on host"); None when nobody does."""
@@ -379,6 +387,8 @@ class Checkpoint:
         return total
 
     def _write(self, name: str, write: Callable[[IO[bytes]], Any]) -> None:
+        if self._lock is not None and not self._holds(self._lock):
+            raise FileNotFoundError(errno.ENOENT, "the folder was removed")
         partial = self.folder / f"{name}.partial"
         try:
             with open(partial, "wb") as file:

@@ -55,6 +55,8 @@ def find() -> list[Run]:
             found.append(_describe(checkpoint))
         except CheckpointError as error:
             found.append(Run(folder, "", "", 0, 0, 0.0, None, None, None, error.what, 0))
+        except (KeyError, TypeError, AttributeError, ZeroDivisionError):
+            found.append(Run(folder, "", "", 0, 0, 0.0, None, None, None, "it is damaged", checkpoint.nbytes()))
     return found
 
 
