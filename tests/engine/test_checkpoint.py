@@ -301,6 +301,7 @@ def test_a_run_whose_folder_was_removed_leaves_the_next_one_there_alone(tmp_path
     other.__exit__(None, None, None)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_child_that_was_forked_does_not_hold_the_lock_after_the_run(tmp_path):
     with Checkpoint(tmp_path / "c", keep=True).run(IDENTITY, {}):
         read, write = os.pipe()

@@ -16,7 +16,7 @@ def runs(
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove the checkpoints that no process works on, and say what that freed.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")] = False,
 ) -> None:
     """List the runs that left a checkpoint: how far they are, and whether they can go on."""
     from leyden.cli import show
@@ -29,8 +29,9 @@ def runs(
         show.print_json({"verb": "runs", "runs": [_document(run) for run in found]})
     elif found:
         to = show.console()
-        to.print(_table(found))
-        to.print("  To go on, do the same again. leyden runs --clean removes those that nobody works on.", style="dim")
+        for run in found:
+            to.print(_shown(run), soft_wrap=True)
+        to.print("To go on, do the same again. leyden runs --clean removes those that no process works on.")
     else:
         show.console().print("No run left a checkpoint.")
 
@@ -65,40 +66,33 @@ def _document(run: Run) -> dict[str, Any]:
     return {**asdict(run), "folder": str(run.folder), "resumable": not run.obstacle}
 
 
-def _table(found: list[Run]) -> Any:
+def _shown(run: Run) -> Any:
+    """A paragraph: the folder and its state, what is solved, how far it is."""
     from rich.text import Text
 
-    from leyden.cli import show
     from leyden.engine.budget import format_bytes
 
-    table = show.plain_table()
-    for name in ("folder", "run", "pass", "rows done", "saved", "size", "state"):
-        table.add_column(name, justify="right" if name in ("pass", "rows done", "size") else "left", overflow="fold")
-    for run in found:
-        if run.holder is not None:
-            state = Text(f"{run.holder} works on it", "cyan")
-        elif run.obstacle:
-            state = Text(f"cannot go on: {run.obstacle}", "red")
-        else:
-            state = Text("can go on", "green")
-        table.add_row(
-            Text(str(run.folder)),
-            Text(f"{run.verb} {run.data}"),
-            f"{run.number} of {run.planned}" if run.planned else "",
-            f"{run.share:.0%}" if run.planned else "",
-            _ago(run.saved_at),
-            format_bytes(run.nbytes),
-            state,
-        )
-    return table
+    if run.holder is not None:
+        state = (f"{run.holder} works on it", "cyan")
+    elif run.obstacle:
+        state = (f"cannot go on: {run.obstacle}", "red")
+    else:
+        state = ("can go on", "green")
+    lines = Text.assemble((str(run.folder), "bold"), "  ", state)
+    if run.verb:
+        lines.append(f"\n  {run.verb} {run.data}")
+    if run.planned:
+        lines.append(f"\n  pass {run.number} of {run.planned}, {run.share:.0%} of its rows done; ", "dim")
+        lines.append(f"{_saved(run.saved_at)}; {format_bytes(run.nbytes)}", "dim")
+    return lines
 
 
-def _ago(moment: float | None) -> str:
-    """How long ago, in the unit a person would use; the clock may have been set back since."""
+def _saved(moment: float | None) -> str:
+    """How long ago it was saved, in the unit a person would use; the clock may have been set back since."""
     if moment is None:
-        return "not yet"
+        return "not saved yet"
     seconds = max(0.0, time.time() - moment)
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit} ago"
-    return f"{seconds:.0f} seconds ago"
+            return f"saved {seconds / length:.0f} {unit} ago"
+    return f"saved {seconds:.0f} seconds ago"
