@@ -32,11 +32,14 @@ _HOME = {
     "Bound": "leyden.certificate",
     "Certificate": "leyden.certificate",
     "Plan": "leyden.plan",
+    "Checkpoint": "leyden.engine.checkpoint",
     "LeydenError": "leyden.errors",
     "DataError": "leyden.errors",
     "OptionError": "leyden.errors",
     "BudgetError": "leyden.errors",
     "SolutionError": "leyden.errors",
+    "CheckpointError": "leyden.errors",
+    "Interrupted": "leyden.errors",
 }
 
 __all__ = ["__version__", "plan", *_HOME]
@@ -44,7 +47,16 @@ __all__ = ["__version__", "plan", *_HOME]
 if TYPE_CHECKING:
     from leyden import plan
     from leyden.certificate import Bound, Certificate
-    from leyden.errors import BudgetError, DataError, LeydenError, OptionError, SolutionError
+    from leyden.engine.checkpoint import Checkpoint
+    from leyden.errors import (
+        BudgetError,
+        CheckpointError,
+        DataError,
+        Interrupted,
+        LeydenError,
+        OptionError,
+        SolutionError,
+    )
     from leyden.plan import Plan
     from leyden.rows import Block, Intercept, Rows, Scale, SelectColumns, generated, open
     from leyden.solution import Solution, load, verify

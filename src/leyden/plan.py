@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from leyden.engine.budget import format_bytes
+from leyden.engine.registry import cache_folder
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,7 @@ class Machine:
 @cache
 def machine() -> Machine:
     """This machine's rates: measured once, kept in the user's cache folder."""
-    from platformdirs import user_cache_path
-
-    path = Path(os.environ.get("LEYDEN_CACHE_DIR") or user_cache_path("leyden")) / "machine.json"
+    path = cache_folder() / "machine.json"
     key = f"2 {platform.node()} {platform.processor()} {platform.machine()} {os.cpu_count()}"
     try:
         saved = json.loads(path.read_text())

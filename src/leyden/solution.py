@@ -153,6 +153,7 @@ class Solution(ABC):
                 np.save(partial / f"{name}.npy", array, allow_pickle=False)
             for name, values in {**(documents or {}), "solution": document}.items():
                 (partial / f"{name}.json").write_text(json.dumps(values, indent=1))
+            _synchronise(partial)
             if target.exists():
                 target.replace(replaced)
             partial.replace(target)
@@ -204,6 +205,16 @@ def free_place(folder: str | os.PathLike, *, overwrite: bool = True) -> Path:
             hint="Move it, or name another folder.",
         )
     return target
+
+
+def _synchronise(folder: Path) -> None:
+    """Have the files of a folder on the disk before another folder gives way to it."""
+    for file in folder.iterdir():
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def load(folder: str | os.PathLike) -> Solution:

@@ -5,16 +5,19 @@ file                    what it holds
 ======================  ================================================================================
 ``main``                the application: every verb, registered
 ``lstsq`` ``plan``      one file a verb
-``verify`` ``demo``
+``verify`` ``runs``
+``demo``
 ``demo_flights``        the two parts of the demo
 ``demo_scale``
+``demo_folder``         what a demo that was killed leaves for the next
 ``options``             what verbs take, as dataclasses whose fields are options
 ``verbs``               from a function of such dataclasses to a command; from an exception to one sentence
 ``recorded``            the reading options kept beside a saved solution
 ``show``                tables on the terminal, and JSON
 ======================  ================================================================================
 
-Status of a run: 0 the certificate holds; 1 it does not; 2 something the user can put right; 3 a bug; 130 interrupted.
+Status of a run: 0 the certificate holds; 1 it does not; 2 something the user can put right; 3 a bug; 130 interrupted;
+143 told to end (SIGTERM).
 Nothing heavier than typer is imported before a verb runs, so that ``leyden --help`` answers at once.
 """
 

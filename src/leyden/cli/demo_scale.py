@@ -1,6 +1,7 @@
 """The demo's second part: a matrix of several gigabytes, solved in half a gigabyte, beside the disk and beside NumPy.
 
-The solve runs in a process of its own, as a user would start it: its peak memory is then that of the solve alone.
+The solve runs in a process of its own, as a user would start it: its peak memory is then that of the solve alone. It
+keeps a checkpoint every second. After a kill -9 the next demo finds the matrix and the checkpoint, and goes on.
 """
 
 from __future__ import annotations
@@ -8,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from leyden.cli import show
 from leyden.cli.demo_flights import show_command
+from leyden.cli.demo_folder import DemoFolder
 from leyden.engine.budget import format_bytes, thread_count
 from leyden.errors import LeydenError
 
@@ -29,6 +33,7 @@ MEMORY = "512MB"
 SEED = 2026
 NOISE = 1.0
 SAMPLE_ROWS = 200_000
+CHECKPOINT_EVERY = 1.0
 
 #: Rows made at a time: 13 MB, short against the budget and long against the cost of a call.
 CHUNK_ROWS = 2**15
@@ -48,26 +53,87 @@ class Problem:
     planted: np.ndarray
 
 
-def run(folder: Path, nbytes: int) -> bool:
-    """Make the data, read it plainly, solve it, set the answer beside NumPy's; whether all is as it should be."""
+def run(folder: DemoFolder, nbytes: int) -> bool:
+    """Make the data, read it plainly, solve it, set the answer beside NumPy's; whether all is as it should be.
+
+    The folder is empty afterwards, unless a solve was cut short that another start can go on with.
+    """
     to = show.console()
     to.print()
     to.rule("[bold]2. Scale: a matrix larger than the memory allowed", align="left")
-    nbytes = that_fits(folder, nbytes)
-    if nbytes < SMALLEST:
-        to.print("There is no room on the disk for a large matrix: this part is left out.")
-        return True
+    try:
+        problem = find(folder, nbytes) or make_anew(folder, nbytes)
+        if problem is None:
+            to.print("There is no room on the disk for a large matrix: this part is left out.")
+            return True
+        as_it_should_be = solve_and_compare(folder, problem)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | CutShort) and folder.has_run:
+            to.print("What was done is kept. Start the demo again to go on, or type: leyden demo --clean")
+        else:
+            folder.clear()
+        raise
+    folder.clear()
+    return as_it_should_be
+
+
+class CutShort(LeydenError):
+    """The process that solves was killed."""
+
+
+def find(folder: DemoFolder, nbytes: int) -> Problem | None:
+    """The matrix that an earlier demo of this size was killed over, if there is one."""
+    about = folder.found()
+    if about is None or (about.get("asked"), about.get("made_by")) != (nbytes, _recipe()):
+        return None
+    problem = Problem(folder.data, folder.target, about["rows"], planted_coefficients())
+    to = show.console()
+    to.print(f"The matrix of an earlier demo is still here: {problem.rows:,} × {COLUMNS}, in {folder.path}.")
+    if folder.has_run:
+        to.print("[bold]So is the checkpoint of its solve, which goes on from there.[/]")
+    return problem
+
+
+def make_anew(folder: DemoFolder, nbytes: int) -> Problem | None:
+    """Matrix and target, as large as asked if they fit; None when there is no room to speak of."""
+    folder.clear()
+    fitting = that_fits(folder.path, nbytes)
+    if fitting < SMALLEST:
+        return None
     began = time.perf_counter()
-    problem = make(folder, nbytes)
-    to.print(
+    problem = make(folder, fitting)
+    folder.complete({"asked": nbytes, "rows": problem.rows, "made_by": _recipe()})
+    show.console().print(
         f"{problem.rows:,} × {COLUMNS} random numbers in float32 with planted coefficients and noise of size "
         f"{NOISE:g}: {format_bytes(problem.data.stat().st_size)}, written in {time.perf_counter() - began:.1f} s."
     )
+    return problem
+
+
+def _recipe() -> list[Any]:
+    return [SEED, COLUMNS, NOISE, CHUNK_ROWS]
+
+
+def planted_coefficients() -> np.ndarray:
+    from leyden.rows import philox
+
+    return philox(SEED, 2**32).standard_normal(COLUMNS)
+
+
+def solve_and_compare(folder: DemoFolder, problem: Problem) -> bool:
+    """Read the file plainly, solve, set the answer beside NumPy's; whether the certificate and the budget hold."""
+    to = show.console()
     rate = plain_read(problem.data)
-    show_command(f"leyden lstsq matrix.npy --target target.npy --memory {MEMORY}")
-    result = solve(problem)
+    show_command(
+        f"leyden lstsq matrix.npy --target target.npy --memory {MEMORY} "
+        f"--checkpoint checkpoint --checkpoint-every {CHECKPOINT_EVERY:g}"
+    )
+    result = solve(folder, problem)
     certificate = result["certificate"]
     to.print(pass_table(result, rate))
+    for remark in result["trace"]["remarks"]:
+        if "checkpoint" in remark:
+            to.print(f"  [bold]{remark}[/]")
     to.print("  The plain read comes just before the solve; both read from memory what the system still holds there.")
     to.print(comparison_table(problem, result))
     to.print(
@@ -102,15 +168,15 @@ def that_fits(folder: Path, nbytes: int) -> int:
     return smaller
 
 
-def make(folder: Path, nbytes: int) -> Problem:
+def make(folder: DemoFolder, nbytes: int) -> Problem:
     """Write matrix and target, chunk by chunk; any chunk could be made again without the others."""
     import numpy as np
 
     from leyden.rows import philox
 
     rows = nbytes // (4 * COLUMNS)
-    planted = philox(SEED, 2**32).standard_normal(COLUMNS)
-    problem = Problem(folder / "matrix.npy", folder / "target.npy", rows, planted)
+    planted = planted_coefficients()
+    problem = Problem(folder.data, folder.target, rows, planted)
     start = write_header(problem.data, (rows, COLUMNS), np.dtype(np.float32))
     target = np.empty(rows)
     chunks = range(-(-rows // CHUNK_ROWS))
@@ -153,18 +219,41 @@ def plain_read(path: Path) -> float:
     return path.stat().st_size / (time.perf_counter() - began)
 
 
-def solve(problem: Problem) -> dict[str, Any]:
+def solve(folder: DemoFolder, problem: Problem) -> dict[str, Any]:
     """What ``leyden lstsq --json`` prints, from a process of its own; its progress is shown meanwhile."""
-    command = [sys.executable, "-m", "leyden.cli", "lstsq", str(problem.data), "--target", str(problem.target)]
-    with subprocess.Popen([*command, "--memory", MEMORY, "--json"], stdout=subprocess.PIPE, text=True) as process:
+    options = ["--memory", MEMORY, "--json", "--checkpoint", str(folder.checkpoint.folder)]
+    options += ["--checkpoint-every", str(CHECKPOINT_EVERY)]
+    command = [sys.executable, "-c", f"from {__name__} import child; child()", "lstsq", str(problem.data)]
+    command += ["--target", str(problem.target), *options]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, text=True, stdin=pipe, stdout=pipe) as process:
+        assert process.stdout is not None
         try:
-            printed, _ = process.communicate()
+            printed = process.stdout.read()
         except BaseException:
             process.terminate()
+            process.wait()
             raise
+    if process.returncode < 0 or process.returncode in (130, 143):
+        raise CutShort("the solve of the large matrix was cut short", hint="Start the demo again to go on.")
     if process.returncode not in (0, 1):
         raise LeydenError(f"the solve of the large matrix ended with status {process.returncode}")
     return json.loads(printed)
+
+
+def child() -> None:
+    """The command line, in a process that ends with the demo that started it.
+
+    Standard input is a pipe that nobody writes to: it ends when the demo does, however that was.
+    """
+    from leyden.cli import main
+
+    def watch() -> None:
+        os.read(0, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+    main()
 
 
 def pass_table(result: dict[str, Any], rate: float) -> Any:

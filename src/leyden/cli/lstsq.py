@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import contextlib
 
 import typer
 
@@ -13,18 +13,30 @@ from leyden.cli.verbs import FAILED
 def lstsq(reading: Reading, problem: Problem, output: Output, out: Out = None) -> None:
     """Solve least squares or ridge regression, and certify the answer."""
     from leyden.cli import recorded, show
+    from leyden.errors import CheckpointError, SolutionError
     from leyden.solve.lstsq import lstsq as solve
 
     if out is not None:
         recorded.check_free(out)
-    solution = solve(reading.open(), **asdict(problem), progress=output.progress)
+    arguments = problem.arguments
+    checkpoint = arguments["checkpoint"]
+    solution = solve(reading.open(), **arguments, progress=output.progress)
     if out is not None:
-        solution.save(out, documents={recorded.NAME: recorded.document(out, reading)})
+        try:
+            solution.save(out, documents={recorded.NAME: recorded.document(out, reading)})
+        except SolutionError as error:
+            if checkpoint is None:
+                raise
+            hint = f"The work is kept in {checkpoint.folder}: make room, or name another folder, and do the same again."
+            raise SolutionError(error.what, where=error.where, hint=hint) from None
     if output.json:
         show.print_json(show.solution_document(solution))
     elif output.quiet:
         show.print_verdict(solution.certificate)
     else:
         show.print_solution(solution, out)
+    if checkpoint is not None:
+        with contextlib.suppress(CheckpointError):  # somebody else may work there by now
+            checkpoint.remove()
     if not solution.certificate.holds:
         raise typer.Exit(FAILED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,6 +104,24 @@ class Problem:
         int | None, _option("Run", min=1, help="By default all processors; the answer is the same.", show_default=False)
     ] = None
     seed: Annotated[int, _option("Run", help="Of whatever is random.")] = 0
+    checkpoint: Annotated[
+        Path | None,
+        _option("Run", metavar="DIR", help="Keep what is done here, to go on from after an end.", show_default=False),
+    ] = None
+    checkpoint_every: Annotated[
+        float, _option("Run", metavar="SECONDS", min=0, help="How often, at most; less when saving takes long.")
+    ] = 60.0
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As arguments of the library. The checkpoint stays until it is removed: a result must be seen first."""
+        from leyden.engine.checkpoint import Checkpoint
+
+        given = asdict(self)
+        every = given.pop("checkpoint_every")
+        if self.checkpoint is not None:
+            given["checkpoint"] = Checkpoint(self.checkpoint, every, keep=True)
+        return given
 
 
 @dataclass(frozen=True)

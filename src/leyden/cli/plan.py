@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import typer
 
 from leyden.cli.options import Output, Problem, Reading
@@ -17,7 +15,7 @@ def lstsq(reading: Reading, problem: Problem, output: Output) -> None:
     from leyden.cli import show
     from leyden.solve.lstsq import plan
 
-    planned = plan(reading.open(), **asdict(problem), progress=output.progress)
+    planned = plan(reading.open(), **problem.arguments, progress=output.progress)
     if output.json:
         show.print_json(planned.to_json())
     else:

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 import typer
 
-from leyden.errors import LeydenError
+from leyden.errors import Interrupted, LeydenError
 
 FAILED, WRONG_INPUT, BUG, INTERRUPTED = 1, 2, 3, 130
 
@@ -66,7 +66,9 @@ def one_sentence(debug: bool) -> Iterator[None]:
         yield
     except (typer.Exit, BrokenPipeError):
         raise  # typer ends quietly when nobody reads what is printed
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
+        if isinstance(interrupt, Interrupted):
+            _leave(str(interrupt), 128 + interrupt.signal)
         _leave("interrupted", INTERRUPTED)
     except Exception as error:
         if debug:

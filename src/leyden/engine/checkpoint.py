@@ -5,18 +5,27 @@ options, data), what was decided at its start, and for each sweep the nodes of i
 the sweep is complete. The same call, made again, walks through the same sweeps; those that are complete give back what
 was saved, and the first that is not goes on with the segments that are missing.
 
-Every file appears whole or not at all: it is written under another name, synchronised with the disk, and renamed.
+==================  ===============================================================================================
+``run.json``        version, identity and decisions of the run
+``pass-0001.npz``   nodes of the merge tree of the first sweep, and a hash of all that it computes with; and so on
+``lock``            locked by the process that works here
+==================  ===============================================================================================
+
+Every file appears whole or not at all: it is written under another name, synchronised with the disk, and renamed. What
+is read back is checked against its CRC and against the sweep that asks for it; what does not fit is computed again.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
-import hashlib
 import json
+import math
 import os
 import platform
+import re
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,46 +34,25 @@ from typing import IO, Any
 
 import numpy as np
 
+from leyden.engine import registry
 from leyden.engine.budget import Layout
+from leyden.engine.fingerprint import difference
 from leyden.engine.reduction import Reduction, digest
 from leyden.engine.tree import MergeTree, Node, States
 from leyden.errors import CheckpointError, OptionError
-from leyden.rows.base import Rows
 
 FORMAT = 1
 RUN = "run.json"
 LOCK = "lock"
+_OURS = re.compile(r"(run\.json|pass-\d{4,}\.npz)(\.partial)?|lock")
+_PASS = re.compile(r"pass-(\d{4,})\.npz")
 
 #: Seconds between two saves, unless a save takes so long that more than 1 / SHARE of the time would go into saving.
 INTERVAL, SHARE = 60.0, 100
-
-#: Places where the data is sampled for its fingerprint, and rows looked at in each.
-PLACES, PLACE_ROWS = 8, 16
-
-
-def fingerprint(rows: Rows) -> dict[str, Any]:
-    """What tells one set of rows from another: names, shape, files with their sizes and times, a hash of a few rows."""
-    n, d = rows.shape
-    found = hashlib.sha256("\0".join([*rows.columns, "", *rows.targets]).encode())
-    length = min(PLACE_ROWS, n)
-    for place in range(PLACES):
-        start = place * (n - length) // (PLACES - 1)
-        block = rows.read(start, start + length)
-        data: Any = block.data if isinstance(block.data, np.ndarray) else block.data.toarray()
-        for part in (data, block.target, block.weight):
-            if part is not None:
-                found.update(np.ascontiguousarray(part).tobytes())
-    return {
-        "shape": [n, d],
-        "dtype": str(rows.dtype),
-        "files": [[os.path.abspath(path), *_stat(path)] for path in rows.files],
-        "sample": found.hexdigest(),
-    }
-
-
-def _stat(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns
+#: Bytes a second that a save is taken to write before one has been timed.
+WRITE_RATE = 200e6
+#: Seconds to wait for a lock: whoever only looks at a checkpoint lets go of it sooner.
+PATIENCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -74,6 +62,16 @@ class Saved:
     nodes: dict[Node, States]
     seconds: float
     complete: bool
+
+
+@dataclass(frozen=True)
+class SavedPass:
+    """What a checkpoint says of its last sweep: which, how many rows of how many are done, and when it was saved."""
+
+    number: int
+    done: int
+    rows: int
+    saved_at: float
 
 
 @dataclass
@@ -89,114 +87,218 @@ class Checkpoint:
     keep : bool
         Whether it stays when the run is complete, until :meth:`remove` is called; the same run made again is then a
         matter of reading it.
-    on_failure : callable
-        Hears, as a sentence, of a save that failed: the run goes on without it.
     """
 
     folder: Path
     interval: float = INTERVAL
     keep: bool = False
-    on_failure: Callable[[str], None] = lambda sentence: None
+    #: Why the last save failed; empty when it did not.
+    failure: str = field(default="", init=False)
+    _remark: Callable[[str], None] = field(default=lambda sentence: None, init=False, repr=False)
     _lock: IO[str] | None = field(default=None, init=False, repr=False)
     _saved_at: float = field(default=0.0, init=False, repr=False)
     _cost: float = field(default=0.0, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.interval, int | float) and 0 <= self.interval < math.inf):
+            raise OptionError(f"a checkpoint every {self.interval!r} seconds cannot be", hint="Give zero or more.")
+        # The run may change its working directory, and whoever reads of the folder may be in another.
+        self.folder = Path(os.path.abspath(self.folder))
+
     # ------------------------------------------------------------ the run
 
+    def document(self) -> dict[str, Any] | None:
+        """What ``run.json`` says; None when the folder is not there, or holds no run.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder is something else.
+        """
+        try:
+            text = (self.folder / RUN).read_bytes()
+        except FileNotFoundError:
+            if any(not _OURS.fullmatch(name) for name in self._names()):
+                raise self._error("this folder is not a checkpoint, and not empty", "Name another one.") from None
+            return None
+        except NotADirectoryError:
+            raise self._error("this is a file, or lies under one, and not a folder", "Name another one.") from None
+        except OSError as error:
+            raise self._error(f"the checkpoint cannot be read ({error.strerror})", "Name another folder.") from None
+        try:
+            document = json.loads(text)
+            known = document.keys() >= {"format", "leyden", "identity", "decided"}
+        except (ValueError, AttributeError):
+            known = False
+        if not known:
+            raise self._error("the run.json here is damaged, or not that of a checkpoint", "Name another folder.")
+        return dict(document)
+
     def begun(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-        """What the run that is kept here decided at its start; None when the folder is empty or not there.
+        """What the run that is kept here decided at its start; None when there is none.
 
         Raises
         ------
         CheckpointError
             If the folder is something else, or the checkpoint of another run.
         """
-        try:
-            document = json.loads((self.folder / RUN).read_text())
-        except FileNotFoundError:
-            if self.folder.is_dir() and any(not _is_ours(entry.name) for entry in self.folder.iterdir()):
-                raise CheckpointError(
-                    "this folder is not a checkpoint, and not empty", where=str(self.folder), hint="Name another one."
-                ) from None
+        document = self.document()
+        if document is None:
             return None
-        except NotADirectoryError:
-            raise CheckpointError("this is a file, not a folder", where=str(self.folder)) from None
-        except (OSError, ValueError) as error:
-            raise self._damaged(error) from None
-        try:
-            _compare(document, identity, self.folder)
-            return dict(document["decided"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise self._damaged(error) from None
-
-    def _damaged(self, error: BaseException) -> CheckpointError:
-        return CheckpointError(
-            f"the checkpoint cannot be read ({type(error).__name__}: {error})",
-            where=str(self.folder),
-            hint="Remove the folder to begin anew.",
-        )
+        self._compare(document, _plain(identity))
+        return dict(document["decided"])
 
     @contextmanager
-    def run(self, identity: Mapping[str, Any], decided: Mapping[str, Any]) -> Iterator[Checkpoint]:
-        """A context in which this process alone works on the run; what it ``decided`` is kept if it begins here."""
-        self._take_lock()
-        try:
-            for left in self.folder.glob("*.partial"):
-                left.unlink(missing_ok=True)
-            if self.begun(identity) is None:
-                document = {**_versions(), "identity": identity, "decided": decided, "began": time.time()}
-                try:
-                    self._write(RUN, lambda file: file.write(json.dumps(document, indent=1).encode()))
-                except OSError as error:
-                    raise self._unwritable(error) from None
+    def run(
+        self,
+        identity: Mapping[str, Any],
+        decided: Mapping[str, Any],
+        remark: Callable[[str], None] = lambda sentence: None,
+    ) -> Iterator[Checkpoint]:
+        """A context in which this process alone works on the run.
+
+        What it ``decided`` is kept if it begins here; ``remark`` hears of what goes wrong with saving.
+        """
+        self._remark, self.failure = remark, ""
+        with self._locked():
+            kept = self.begun(identity)
+            if kept is None:
+                self._begin({**_versions(), "identity": identity, "decided": decided, "began": time.time()})
+            elif kept != _plain(decided):
+                raise self._error("another run began here while this one was planned", "Start it again.")
+            self._discard(lambda name: name.endswith(".partial"))
+            registry.enter(self.folder)
             self._saved_at = time.monotonic()
             yield self
-            if not self.keep:
-                self.remove()
-        finally:
-            if self._lock is not None:
-                self._lock.close()
-                self._lock = None
+            if not self.keep and self._holds(self._lock):
+                self._clear()
 
-    def _take_lock(self) -> None:
+    def _begin(self, document: Mapping[str, Any]) -> None:
+        # Passes without a run.json were left by a run that was being removed: of what data, nobody knows.
+        self._discard(lambda name: name != LOCK)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.folder / LOCK, "a+")  # noqa: SIM115
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            assert self._lock is not None
-            self._lock.seek(0)
-            who = self._lock.read().strip()
-            self._lock.close()
-            self._lock = None
-            raise CheckpointError(
-                f"a run that is still alive works on this checkpoint{f' ({who})' if who else ''}",
-                where=str(self.folder),
-                hint="Wait for it, end it, or name another folder.",
-            ) from None
+            self._write(RUN, lambda file: file.write(json.dumps(document, indent=1).encode()))
+        except OSError as error:
+            self._clear()
+            raise self._unwritable(error) from None
+
+    def remove(self) -> int:
+        """Delete what the run left, and the folder if nothing else is in it; gives the bytes that this freed.
+
+        Raises
+        ------
+        CheckpointError
+            If the folder is something else, or a run that is still alive works on it.
+        """
+        if not self.folder.is_dir():
+            registry.drop(self.folder)
+            return 0
+        self.document()
+        with self._locked():
+            return self._clear()
+
+    def _clear(self) -> int:
+        freed = self._discard(lambda name: name == RUN)
+        freed += self._discard(lambda name: name != LOCK)
+        self._discard(lambda name: name == LOCK)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+        registry.drop(self.folder)
+        return freed
+
+    def _discard(self, which: Callable[[str], bool]) -> int:
+        """Delete files of ours; what cannot be deleted does no harm."""
+        freed = 0
+        for name in self._names():
+            if _OURS.fullmatch(name) and which(name):
+                with contextlib.suppress(OSError):
+                    size = (self.folder / name).stat().st_size
+                    (self.folder / name).unlink()
+                    freed += size
+        return freed
+
+    def _names(self) -> list[str]:
+        try:
+            return os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._error(f"the folder cannot be read ({error.strerror})", "Name another one.") from None
+
+    # ------------------------------------------------------------ its lock
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._lock = self._take_lock()
         except OSError as error:
             raise self._unwritable(error) from None
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {platform.node()}\n")
-        self._lock.flush()
+        try:
+            with contextlib.suppress(OSError):  # who holds it is only said to those who ask
+                self._lock.truncate(0)
+                self._lock.write(f"process {os.getpid()} on {platform.node()}\n")
+                self._lock.flush()
+            yield
+        finally:
+            # Closing is not enough: a child that was forked meanwhile holds the same lock.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            with contextlib.suppress(OSError):
+                self._lock.close()
+            self._lock = None
 
-    def _unwritable(self, error: OSError) -> CheckpointError:
-        return CheckpointError(
-            f"no checkpoint can be written here ({error.strerror})",
-            where=str(self.folder),
-            hint="Name another folder.",
-        )
+    def _take_lock(self) -> IO[str]:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file: IO[str] | None = None
+            try:
+                file = open(self.folder / LOCK, "a+")  # noqa: SIM115
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever held it may have removed the folder since the file was opened.
+                if self._holds(file):
+                    return file
+                file.close()
+            except (FileNotFoundError, BlockingIOError) as error:
+                who = _who(file) if file else ""
+                if file:
+                    file.close()
+                if time.monotonic() > deadline:
+                    if isinstance(error, FileNotFoundError):
+                        raise
+                    raise self._error(
+                        f"a run that is still alive works on this checkpoint{f' ({who})' if who else ''}",
+                        "Wait for it, end it, or name another folder.",
+                    ) from None
+                time.sleep(PATIENCE / 20)
+            except BaseException:
+                if file:
+                    file.close()
+                raise
 
-    def remove(self) -> None:
-        """Delete what the run left, and the folder if nothing else is in it."""
-        for path in self.folder.glob("pass-*"):
-            path.unlink(missing_ok=True)
-        for name in (RUN, LOCK):
-            (self.folder / name).unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+    def _holds(self, lock: IO[str] | None) -> bool:
+        """Whether the lock is that of the folder as it is now, and not of one that was removed."""
+        try:
+            return lock is not None and os.path.samestat(os.fstat(lock.fileno()), os.stat(self.folder / LOCK))
+        except FileNotFoundError:
+            return False
+
+    def holder(self) -> str | None:
+        """Who works on the checkpoint now ("process 42 on host"); None when nobody does."""
+        try:
+            with open(self.folder / LOCK) as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _who(file) or "a process"
+        except OSError:
+            pass
+        return None
 
     # ------------------------------------------------------------ its sweeps
+
+    def expect(self, nbytes: float) -> None:
+        """Take the next save to be of ``nbytes``, until one has been timed."""
+        self._cost = nbytes / WRITE_RATE
 
     def due(self) -> bool:
         """Whether it is time to save again."""
@@ -212,22 +314,32 @@ class Checkpoint:
     ) -> None:
         """Keep the nodes of sweep ``number``, whose work took ``seconds`` so far; a failure is reported, not raised."""
         began = time.monotonic()
-        complete = _is_complete(nodes, layout)
         arrays: dict[str, Any] = {}
+        tree = MergeTree(reductions, layout.segments, dict(nodes))
+        done = sum(layout.rows_of(segment) for node in nodes for segment in tree.span(node))
+        meta = {
+            "key": _key(reductions, layout),
+            "seconds": seconds,
+            "nodes": [list(node) for node in nodes],
+            "done": done,
+            "rows": layout.rows,
+        }
+        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         for (level, i), states in nodes.items():
             for k, (reduction, state) in enumerate(zip(reductions, states, strict=True)):
                 for name, array in reduction.to_arrays(state).items():
                     arrays[f"{level}.{i}.{k}.{name}"] = array
-        meta = {"key": _key(reductions, layout), "seconds": seconds, "nodes": [list(node) for node in nodes]}
-        arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         try:
             self._write(_name(number), lambda file: np.savez(file, **arrays))
-        except OSError as error:
-            self.on_failure(
-                f"pass {number} could not be saved in {self.folder} ({error.strerror or error}): going on without"
-            )
-        now = time.monotonic()
-        self._saved_at, self._cost = now, 0.0 if complete else now - began
+            self.failure = ""
+        except (OSError, ValueError) as error:  # zipfile turns some errors of the disk into ValueError
+            cause: Any = error if isinstance(error, OSError) else error.__context__ or error
+            failure = f"pass {number} could not be saved in {self.folder} ({getattr(cause, 'strerror', None) or cause})"
+            if failure != self.failure:
+                self._remark(f"{failure}: going on without")
+            self.failure = failure
+        self._saved_at = time.monotonic()
+        self._cost = self._saved_at - began
 
     def restore(self, number: int, reductions: Sequence[Reduction[Any, Any]], layout: Layout) -> Saved | None:
         """What is kept of sweep ``number``; None when there is nothing, or it is of other sums or damaged.
@@ -235,22 +347,48 @@ class Checkpoint:
         In that case what is kept of later sweeps is dropped as well.
         """
         try:
-            with np.load(self.folder / _name(number), allow_pickle=False) as archive:
+            with open(self.folder / _name(number), "rb") as file, np.load(file, allow_pickle=False) as archive:
+                if bad := archive.zip.testzip():
+                    raise ValueError(f"{bad} has another CRC")
                 meta = json.loads(archive["meta"].tobytes())
                 if meta["key"] == _key(reductions, layout):
                     nodes = {(level, i): _states(archive, level, i, reductions) for level, i in meta["nodes"]}
-                    return Saved(nodes, float(meta["seconds"]), _is_complete(nodes, layout))
-                self.on_failure(f"what was saved of pass {number} is of other numbers: it begins again")
+                    complete = not MergeTree(reductions, layout.segments, nodes).missing()
+                    return Saved(nodes, float(meta["seconds"]), complete)
+                self._remark(f"what was saved of pass {number} is of other numbers: it begins again")
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            self.on_failure(f"what was saved of pass {number} is damaged ({error}): it begins again")
-        for path in self.folder.glob("pass-*"):
-            if path.name >= _name(number):
-                path.unlink(missing_ok=True)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged archive fails in more ways than can be listed
+            self._remark(f"what was saved of pass {number} is damaged ({error}): it begins again")
+        self._discard(lambda name: name.startswith("pass-") and name >= _name(number))
         return None
 
+    def last(self) -> SavedPass | None:
+        """The last sweep that something is kept of."""
+        numbers = [int(found[1]) for name in self._names() if (found := _PASS.fullmatch(name))]
+        if not numbers:
+            return None
+        path = self.folder / _name(max(numbers))
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+                meta = json.loads(archive["meta"].tobytes())
+            return SavedPass(max(numbers), int(meta["done"]), int(meta["rows"]), path.stat().st_mtime)
+        except Exception:  # as in restore; or it has just been removed
+            return None
+
+    def nbytes(self) -> int:
+        """What its files take on disk."""
+        total = 0
+        for name in self._names():
+            with contextlib.suppress(OSError):
+                total += (self.folder / name).stat().st_size if _OURS.fullmatch(name) else 0
+        return total
+
     def _write(self, name: str, write: Callable[[IO[bytes]], Any]) -> None:
+        if self._lock is not None and not self._holds(self._lock):
+            raise FileNotFoundError(errno.ENOENT, "the folder was removed")
         partial = self.folder / f"{name}.partial"
         try:
             with open(partial, "wb") as file:
@@ -259,7 +397,8 @@ class Checkpoint:
                 os.fsync(file.fileno())
             os.replace(partial, self.folder / name)
         except BaseException:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
             raise
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
@@ -267,10 +406,36 @@ class Checkpoint:
         finally:
             os.close(descriptor)
 
+    # ------------------------------------------------------------ what is refused
 
-def _is_ours(name: str) -> bool:
-    """Whether a file without ``run.json`` beside it was left by a run that had hardly begun."""
-    return name == LOCK or name.endswith(".partial")
+    def _compare(self, document: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+        """Refuse the checkpoint of another version, problem or data, saying which."""
+        if found := version_difference(document):
+            raise self._error(
+                f"this checkpoint is of {found}", "Finish it with that version, or remove the folder to begin anew."
+            )
+        kept = document["identity"]
+        for name in [name for name in {**asked, **kept} if name != "data"]:
+            if kept.get(name) != asked.get(name):
+                raise self._error(
+                    f"this checkpoint is of {name}={kept.get(name)!r}, not {asked.get(name)!r}",
+                    "Ask for the same as then, or name another folder.",
+                )
+        if found := difference(kept["data"], asked["data"]):
+            raise self._error(
+                f"this checkpoint is of other data: {found}", "Name another folder, or remove this one to begin anew."
+            )
+
+    def _unwritable(self, error: OSError) -> CheckpointError:
+        return self._error(f"no checkpoint can be written here ({error.strerror})", "Name another folder.")
+
+    def _error(self, what: str, hint: str) -> CheckpointError:
+        return CheckpointError(what, where=str(self.folder), hint=hint)
+
+
+def _who(lock: IO[str]) -> str:
+    lock.seek(0)
+    return lock.read().strip()
 
 
 def _name(number: int) -> str:
@@ -279,10 +444,6 @@ def _name(number: int) -> str:
 
 def _key(reductions: Sequence[Reduction[Any, Any]], layout: Layout) -> list[Any]:
     return [digest(reductions), layout.rows, layout.block_rows, layout.segment_rows]
-
-
-def _is_complete(nodes: Mapping[Node, States], layout: Layout) -> bool:
-    return len(nodes) == 1 and not MergeTree([], layout.segments, dict(nodes)).missing()
 
 
 def _states(archive: Any, level: int, i: int, reductions: Sequence[Reduction[Any, Any]]) -> States:
@@ -294,56 +455,30 @@ def _states(archive: Any, level: int, i: int, reductions: Sequence[Reduction[Any
     return states
 
 
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they come back from JSON."""
+    return dict(json.loads(json.dumps(values)))
+
+
 def _versions() -> dict[str, Any]:
     import leyden
 
     return {"format": FORMAT, "leyden": leyden.__version__}
 
 
-def _compare(document: Mapping[str, Any], identity: Mapping[str, Any], folder: Path) -> None:
-    """Refuse the checkpoint of another version, problem or data, saying which."""
+def version_difference(document: Mapping[str, Any]) -> str:
+    """Of which other version a ``run.json`` is, as part of a sentence; empty when it is of this one."""
     version = _versions()
-    if document["format"] != version["format"] or document["leyden"] != version["leyden"]:
-        raise CheckpointError(
-            f"this checkpoint is of Leyden {document['leyden']}, and this is {version['leyden']}",
-            where=str(folder),
-            hint="Finish it with that version, or remove the folder to begin anew.",
-        )
-    kept, asked = document["identity"], json.loads(json.dumps(identity))
-    for name in [name for name in {**asked, **kept} if name != "data"]:
-        if kept.get(name) != asked.get(name):
-            raise CheckpointError(
-                f"this checkpoint is of {name}={kept.get(name)!r}, not {asked.get(name)!r}",
-                where=str(folder),
-                hint="Ask for the same as then, or name another folder.",
-            )
-    if kept["data"] != asked["data"]:
-        raise CheckpointError(
-            f"this checkpoint is of other data: {_difference(kept['data'], asked['data'])}",
-            where=str(folder),
-            hint="Name another folder, or remove this one to begin anew.",
-        )
-
-
-def _difference(kept: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    if kept["shape"] != asked["shape"]:
-        was, now = ("{:,} × {:,}".format(*data["shape"]) for data in (kept, asked))
-        return f"it was {was} and is {now}"
-    before, after = ({path: rest for path, *rest in data["files"]} for data in (kept, asked))
-    for path, rest in after.items():
-        if path not in before:
-            return f"{path} is not part of it"
-        if before[path] != rest:
-            return f"{path} has changed since"
-    if missing := sorted(set(before) - set(after)):
-        return f"{missing[0]} is missing"
-    return "rows, columns or numbers have changed"
+    if all(document[name] == version[name] for name in version):
+        return ""
+    kept, now = (f"Leyden {found['leyden']} (format {found['format']})" for found in (document, version))
+    return f"{kept}, and this is {now}"
 
 
 def as_checkpoint(checkpoint: Any) -> Checkpoint | None:
     """What an argument ``checkpoint=`` stands for."""
     if checkpoint is None or isinstance(checkpoint, Checkpoint):
         return checkpoint
-    if not isinstance(checkpoint, str | os.PathLike):
+    if not isinstance(checkpoint, str | os.PathLike) or not os.fspath(checkpoint):
         raise OptionError(f"checkpoint={checkpoint!r} is not a folder", hint="Give its path.")
     return Checkpoint(Path(checkpoint))

@@ -130,9 +130,14 @@ def _blocks(
 
 
 def _ranges(layout: Layout, segments: Iterator[int], stop: threading.Event) -> Iterator[tuple[int, bool, int, int]]:
-    """Segment, whether this is its last block, first row and end; segments as they come from a shared counter."""
-    while not stop.is_set() and (segment := next(segments, None)) is not None:
+    """Segment, whether this is its last block, first row and end; segments as they come from a shared counter.
+
+    A stop is heard at the next block: a segment may be many, and what there is of it is given up.
+    """
+    for segment in segments:
         end = min((segment + 1) * layout.segment_rows, layout.rows)
         for start in range(segment * layout.segment_rows, end, layout.block_rows):
+            if stop.is_set():
+                return
             stop_row = min(start + layout.block_rows, end)
             yield segment, stop_row == end, start, stop_row

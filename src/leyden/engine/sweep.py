@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import math
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from leyden.engine.budget import Layout, layout
 from leyden.engine.checkpoint import Checkpoint, Saved
+from leyden.engine.fingerprint import stamp
 from leyden.engine.local import Local
 from leyden.engine.progress import Progress
 from leyden.engine.reduction import Reduction
@@ -45,7 +46,8 @@ class Engine:
     trace: Trace = field(default_factory=Trace)
     #: Seconds of work that a checkpoint saved this run.
     spared: float = 0.0
-    _files: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
+    _files: dict[str, tuple[int, int, int]] = field(default_factory=dict, init=False, repr=False)
+    _stops: _Stops = field(default_factory=lambda: _Stops(), init=False, repr=False)
 
     def layout(self, rows: Rows, reductions: Sequence[Reduction[Any, Any]]) -> Layout:
         """How a sweep of ``reductions`` would cut ``rows``."""
@@ -70,17 +72,20 @@ class Engine:
         if self.checkpoint is None:
             yield
             return
-        self.checkpoint.on_failure = self.trace.remarks.append
-        with self.checkpoint.run(identity, decided), _terminable() as caught:
+        with self.checkpoint.run(identity, decided, self.trace.remarks.append), self._stops.caught():
             try:
                 yield
             except KeyboardInterrupt as interrupt:
-                where = f"in pass {len(self.trace.passes) + 1}" if self.trace.passes else "in the first pass"
-                raise Interrupted(
-                    f"interrupted {where}: what was done is kept in {self.checkpoint.folder}. "
-                    "To go on, do the same again.",
-                    caught[0] if caught else signal.SIGINT,
-                ) from interrupt
+                raise self._interrupted(self.checkpoint) from interrupt
+
+    def _interrupted(self, checkpoint: Checkpoint) -> Interrupted:
+        lost = f", and {checkpoint.failure}" if checkpoint.failure else ""
+        kept = "what was saved before" if lost else "what was done"
+        return Interrupted(
+            f"interrupted in pass {len(self.trace.passes) + 1}{lost}: {kept} is kept in {checkpoint.folder}. "
+            "To go on, do the same again.",
+            self._stops.signals[0] if self._stops.signals else signal.SIGINT,
+        )
 
     def sweep(self, rows: Rows, reductions: Sequence[Reduction[Any, Any]], label: str) -> list[Any]:
         """Run one pass, or what a checkpoint lacks of it, and return the result of each reduction.
@@ -98,14 +103,11 @@ class Engine:
         self.spared += spared
         began = time.perf_counter() - spared
         if saved and saved.complete:
+            self.trace.remarks.append(f"pass {number} was complete in the checkpoint")
             tree, seconds = MergeTree(reductions, cut.segments, saved.nodes), saved.seconds
         else:
             tree = self._fold(rows, reductions, cut, saved, label, began)
-            self._check_files(rows)
             seconds = time.perf_counter() - began
-            if self.checkpoint:
-                with tree.still() as nodes:
-                    self.checkpoint.save(number, reductions, cut, nodes, seconds)
         results = [reduction.finish(state) for reduction, state in zip(reductions, tree.result(), strict=True)]
         self.trace.passes.append(PassRecord(label, rows.shape[0], rows.stored_nbytes, seconds, cut.threads))
         return results
@@ -119,12 +121,14 @@ class Engine:
         label: str,
         began: float,
     ) -> MergeTree:
-        """The tree of all segments; on the way, and when it is left by an exception, what there is of it is saved."""
+        """The tree of all segments. On the way and at the end, whatever it is, what there is of it is saved."""
         number, checkpoint, saving = len(self.trace.passes) + 1, self.checkpoint, threading.Lock()
 
         def save() -> None:
-            if checkpoint:
-                with tree.still() as nodes:
+            with tree.still() as nodes:
+                # What has been folded by now is of these files as they were at the start, or it is not saved.
+                self._check_files(rows)
+                if checkpoint:
                     checkpoint.save(number, reductions, cut, nodes, time.perf_counter() - began)
 
         def save_if_due() -> None:
@@ -135,55 +139,88 @@ class Engine:
                     saving.release()
 
         tree = MergeTree(reductions, cut.segments, saved.nodes if saved else None, save_if_due)
-        with self.progress.sweep(f"pass {number}: {label}", rows.shape[0], rows.stored_nbytes) as on_rows:
-            if saved:
-                done = sum(cut.rows_of(segment) for node in saved.nodes for segment in tree.span(node))
-                self.trace.remarks.append(f"pass {number} went on from a checkpoint with {done:,} rows done")
-                on_rows(done)
+        if checkpoint:
+            checkpoint.expect(sum(r.state_nbytes for r in reductions) * math.log2(cut.segments + 1))
+        with self._stops.held():
             try:
-                self.executor.fold(rows, reductions, cut, tree, on_rows)
-            except BaseException:
+                with self.progress.sweep(f"pass {number}: {label}", rows.shape[0], rows.stored_nbytes) as on_rows:
+                    if saved:
+                        done = sum(cut.rows_of(segment) for node in saved.nodes for segment in tree.span(node))
+                        self.trace.remarks.append(f"pass {number} went on from a checkpoint with {done:,} rows done")
+                        on_rows(done)
+                    with self._stops.allowed():
+                        self.executor.fold(rows, reductions, cut, tree, on_rows)
+            finally:
                 save()
-                raise
         return tree
 
     def _check_files(self, rows: Rows) -> None:
         for path in rows.files:
-            try:
-                found = os.stat(path)
-            except OSError as error:
-                raise DataError(f"the file cannot be read any more ({error.strerror})", where=path) from None
-            now = found.st_size, found.st_mtime_ns
+            now = stamp(path)
             if self._files.setdefault(path, now) != now:
                 raise DataError("the file has changed while it was being read", where=path, hint="Run it again.")
 
 
-@contextmanager
-def _terminable() -> Iterator[list[int]]:
-    """A context in which SIGTERM, like SIGINT, raises KeyboardInterrupt in the main thread; the list tells which came.
+class _Stops:
+    """SIGINT and SIGTERM as KeyboardInterrupt: at once where that is allowed, later where something must be finished.
 
-    In another thread nothing changes: only the main thread may, and only it hears of signals.
+    Only in the main thread, which alone hears of signals; a run in another one ends as the program around it decides.
+
+    Attributes
+    ----------
+    signals : list of int
+        Those that came.
     """
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
 
-    def stop(number: int, _: Any) -> None:
-        caught.append(number)
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+        self._hold, self._pending = False, False
 
-    ignored = (signal.SIG_IGN, None)
-    before = {
-        number: signal.signal(number, stop)
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) not in ignored
-    }
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """A context in which both signals come here, unless they were ignored before."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, self._stop)
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if signal.getsignal(number) not in (signal.SIG_IGN, None)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, _: Any) -> None:
+        self.signals.append(number)
+        if not self._hold:
+            raise KeyboardInterrupt
+        self._pending = True
+
+    def held(self) -> AbstractContextManager[None]:
+        """A context at whose end a signal that comes meanwhile is heard."""
+        return self._holding(True)
+
+    def allowed(self) -> AbstractContextManager[None]:
+        """A context, inside one of :meth:`held`, in which signals are heard at once."""
+        return self._holding(False)
+
+    @contextmanager
+    def _holding(self, hold: bool) -> Iterator[None]:
+        before, self._hold = self._hold, hold
+        try:
+            self._raise_pending()
+            yield
+        finally:
+            self._hold = before
+            self._raise_pending()
+
+    def _raise_pending(self) -> None:
+        if self._pending and not self._hold:
+            self._pending = False
+            raise KeyboardInterrupt
 
 
 def read_rate(rows: Rows, memory: int) -> float:

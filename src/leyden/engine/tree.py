@@ -41,18 +41,27 @@ class MergeTree:
     ):
         self._reductions, self.segments, self._on_add = reductions, segments, on_add
         self._nodes: dict[Node, States] = dict(nodes or {})
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._adding, self._still = 0, False
 
     def add(self, node: Node, states: States) -> None:
         """Give the states of a node: of one segment when its level is 0."""
-        self._add(*node, states)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._still)
+            self._adding += 1
+        try:
+            self._add(*node, states)
+        finally:
+            with self._changed:
+                self._adding -= 1
+                self._changed.notify_all()
         self._on_add()
 
     def _add(self, level: int, i: int, states: States) -> None:
         while True:
             width = -(-self.segments // 2**level)
             if width == 1 or i < width - 1 or i % 2 == 1:
-                with self._lock:
+                with self._changed:
                     sibling = self._nodes.pop((level, i ^ 1), None)
                     if sibling is None:
                         self._nodes[level, i] = states
@@ -73,12 +82,18 @@ class MergeTree:
 
     @contextmanager
     def still(self) -> Iterator[dict[Node, States]]:
-        """The nodes, which stay as they are inside the context: whoever adds meanwhile waits.
-
-        States that are being merged at the moment are in none of them.
-        """
-        with self._lock:
+        """The nodes, which stay as they are inside the context: merges are finished first, and who adds waits."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._still)
+            self._still = True
+        try:
+            with self._changed:
+                self._changed.wait_for(lambda: self._adding == 0)
             yield self._nodes
+        finally:
+            with self._changed:
+                self._still = False
+                self._changed.notify_all()
 
     def result(self) -> States:
         """The states of all segments."""

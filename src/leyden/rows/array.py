@@ -70,8 +70,9 @@ class Roles:
                 raise DataError(f"the group has {len(self.group):,} rows and the data has {n:,}", where=source)
         group_nbytes = 0 if self.group is None else self.group.dtype.itemsize
         self.row_nbytes = 8 * (len(self.names) + (self.weight is not None)) + group_nbytes
-        given = (self.target, self.weight, self.group)
+        given = [role for role in (self.target, self.weight, self.group) if role is not None]
         self.files = tuple(role.path for role in given if isinstance(role, StoredArray))
+        self.held = tuple(role for role in given if isinstance(role, np.ndarray))
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
         m = stop - start

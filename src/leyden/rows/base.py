@@ -84,6 +84,8 @@ class Rows(ABC):
         Where the data comes from, for people: a path, a glob, "array".
     files : tuple of str
         Paths of the files that are read again in every pass; none when the data is in memory.
+    held : tuple of ndarray
+        Target and weight where they are in memory, beside data in files.
     """
 
     shape: tuple[int, int]
@@ -101,6 +103,7 @@ class Rows(ABC):
     piece_rows: int = 1
     source: str
     files: tuple[str, ...] = ()
+    held: tuple[np.ndarray, ...] = ()
 
     @abstractmethod
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:

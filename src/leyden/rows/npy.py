@@ -36,7 +36,7 @@ class NpyRows(Rows):
         self._roles = Roles(target, weight, group, self.shape[0], self.source)
         self.targets, self.has_weight = self._roles.names, self._roles.weight is not None
         self.column_target = self._roles.column_target
-        self.has_group = group is not None
+        self.has_group, self.held = group is not None, self._roles.held
         self.files = (self._array.path, *self._roles.files)
         self.row_nbytes = stride + self._roles.row_nbytes
         self.stored_nbytes = stride * self.shape[0]

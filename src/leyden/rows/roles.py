@@ -34,7 +34,7 @@ class WithRoles(Rows):
         self.has_weight, self.has_group = weight is not None or rows.has_weight, group is not None or rows.has_group
         self.row_nbytes = rows.row_nbytes + self._roles.row_nbytes
         self.stored_nbytes, self.piece_rows = rows.stored_nbytes, rows.piece_rows
-        self.files = (*rows.files, *self._roles.files)
+        self.files, self.held = (*rows.files, *self._roles.files), (*rows.held, *self._roles.held)
 
     def buffer(self, rows: int) -> Any:
         return self.rows.buffer(rows)
@@ -83,7 +83,7 @@ class SplitTarget(Rows):
         self.targets = tuple(rows.columns[j] for j in self._target)
         self.has_weight, self.has_group = rows.has_weight, rows.has_group
         self.source, self.stored_nbytes, self.files = rows.source, rows.stored_nbytes, rows.files
-        self.piece_rows = rows.piece_rows
+        self.held, self.piece_rows = rows.held, rows.piece_rows
         own = rows.row_nbytes if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)
         self.row_nbytes = own + 8 * len(self._target) + (0 if rows.in_memory else rows.row_nbytes)
 

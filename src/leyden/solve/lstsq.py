@@ -29,7 +29,8 @@ import numpy as np
 
 from leyden import options as check
 from leyden.certificate import Certificate
-from leyden.engine.checkpoint import Checkpoint, as_checkpoint, fingerprint
+from leyden.engine.checkpoint import Checkpoint, as_checkpoint
+from leyden.engine.fingerprint import fingerprint
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
@@ -102,9 +103,9 @@ def lstsq(
         All processors by default. For a given ``method`` and budget the answer has the same bits whatever their number.
     seed : int, default 0
         Of whatever is random, below 2⁶⁴.
-    checkpoint : path, optional
+    checkpoint : path or Checkpoint, optional
         A folder to keep what has been done in, so that the same call goes on from there if this one is cut short, to
-        the same bits. It is removed when the answer is there.
+        the same bits. It is removed when the answer is there. Ctrl-C and SIGTERM then save before they end the run.
     progress : bool, optional
         Show passes while they run; by default on a terminal.
 
@@ -116,6 +117,8 @@ def lstsq(
     Raises
     ------
     DataError, OptionError, BudgetError, CheckpointError
+    Interrupted
+        On Ctrl-C or SIGTERM, with a checkpoint; its message says how to go on.
 
     See Also
     --------
