@@ -20,8 +20,6 @@ import leyden as ly
 from leyden.engine import checkpoint
 
 MEMORY = "1GB"
-# A save of a few kilobytes takes milliseconds, a hundred times which is longer than these runs.
-checkpoint.SHARE = 0
 
 
 def open_rows(job: dict, before):
@@ -35,6 +33,8 @@ def open_rows(job: dict, before):
 
 def solve(job: dict) -> None:
     """Solve, slowly; what was folded goes to a file as it happens, the answer to another at the end."""
+    # A save of a few kilobytes takes milliseconds, a hundred times which is longer than these runs.
+    checkpoint.SHARE = 0
     folded = os.open(job["folded"], os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     running = False
     if job.get("die_at") is not None:
