@@ -32,6 +32,8 @@ _HOME = {
     "Bound": "leyden.certificate",
     "Certificate": "leyden.certificate",
     "Plan": "leyden.plan",
+    "executor": "leyden.engine.executor",
+    "Dask": "leyden.engine.dask",
     "LeydenError": "leyden.errors",
     "DataError": "leyden.errors",
     "OptionError": "leyden.errors",
@@ -44,6 +46,8 @@ __all__ = ["__version__", "plan", *_HOME]
 if TYPE_CHECKING:
     from leyden import plan
     from leyden.certificate import Bound, Certificate
+    from leyden.engine.dask import Dask
+    from leyden.engine.executor import executor
     from leyden.errors import BudgetError, DataError, LeydenError, OptionError, SolutionError
     from leyden.plan import Plan
     from leyden.rows import Block, Intercept, Rows, Scale, SelectColumns, generated, open

@@ -51,6 +51,10 @@ class CheckpointError(LeydenError, ValueError):
     """A checkpoint cannot be written, or is not one of this run."""
 
 
+class ClusterError(LeydenError, RuntimeError):
+    """The scheduler of a cluster, or too many of its workers, were lost in the middle of a pass."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (Ctrl-C, or SIGTERM) and left a checkpoint; the message says how to go on.
 
@@ -62,5 +66,8 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, message: str, signal: int):
-        super().__init__(message)
-        self.signal = signal
+        super().__init__(message, signal)
+        self.message, self.signal = message, signal
+
+    def __str__(self) -> str:
+        return self.message

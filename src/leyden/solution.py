@@ -101,7 +101,9 @@ class Solution(ABC):
         """Inverse of ``_problem`` and ``_arrays``."""
 
     @abstractmethod
-    def verify(self, rows: Any, *, memory: str | int | None = None, progress: bool | None = False) -> Certificate:
+    def verify(
+        self, rows: Any, *, memory: str | int | None = None, executor: Any = None, progress: bool | None = False
+    ) -> Certificate:
         """Compute the certificate again, from the data, trusting nothing that was saved."""
 
     def save(
@@ -201,6 +203,8 @@ def verify(solution: Solution | str | os.PathLike, rows: Any, **options: Any) ->
     solution : Solution or path
     rows : Rows or anything :func:`leyden.open` takes
         The data that was solved, with the same roles.
+    **options
+        ``memory``, ``executor`` and ``progress``, as in :func:`leyden.lstsq`.
 
     Returns
     -------

@@ -9,6 +9,7 @@ import numpy as np
 
 from leyden.certificate import Certificate
 from leyden.engine.budget import parse_memory
+from leyden.engine.executor import Executor, as_executor
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine
@@ -104,7 +105,14 @@ class LeastSquares(Solution):
         """``A x + x0`` for rows ``a`` (n, d), an array or a sparse matrix."""
         return a @ self.x + self.intercept
 
-    def verify(self, rows: Any, *, memory: str | int | None = None, progress: bool | None = False) -> Certificate:
+    def verify(
+        self,
+        rows: Any,
+        *,
+        memory: str | int | None = None,
+        executor: Executor | None = None,
+        progress: bool | None = False,
+    ) -> Certificate:
         """Compute the certificate again from the data, by one pass that uses nothing of the solver's but a witness.
 
         The witness is the whitening matrix; its quality is measured in that pass, so that a wrong one makes the bounds
@@ -120,7 +128,9 @@ class LeastSquares(Solution):
                     f"solution is of {self.shape[0]:,} rows, {self.shape[1]:,} columns, {len(self.targets)} targets",
                 ),
             )
-        engine = Engine(parse_memory(memory), progress=Progress(progress))
+        runs = as_executor(executor)
+        budget = runs.memory() if memory is None else parse_memory(memory)
+        engine = Engine(budget, executor=runs, progress=Progress(progress))
         with single_threaded_blas():
             gradient, whitening = measure(
                 engine, rows, self._coordinates, self._x, self._x0, self._whitening, "verify", whiten=True

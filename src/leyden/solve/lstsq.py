@@ -30,6 +30,7 @@ import numpy as np
 from leyden.certificate import Certificate
 from leyden.engine.budget import parse_memory
 from leyden.engine.checkpoint import Checkpoint, as_checkpoint, fingerprint
+from leyden.engine.executor import Executor, as_executor
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
@@ -71,6 +72,7 @@ def lstsq(
     threads: int | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike | Checkpoint | None = None,
+    executor: Executor | None = None,
     progress: bool | None = None,
 ) -> LeastSquares:
     """Solve ``min Σ w_i (b_i − x0 − a_i·x)² + λ‖x‖²`` and certify the answer.
@@ -103,6 +105,9 @@ def lstsq(
     checkpoint : path, optional
         A folder to keep what has been done in, so that the same call goes on from there if this one is cut short, to
         the same bits. It is removed when the answer is there.
+    executor : Executor, optional
+        What runs the passes: ``leyden.Dask(client)`` for the workers of a cluster, each of which has ``memory`` to
+        itself. By default that of the :func:`leyden.executor` context, or else the threads of this process.
     progress : bool, optional
         Show passes while they run; by default on a terminal.
 
@@ -141,6 +146,7 @@ def lstsq(
         threads=threads,
         seed=seed,
         checkpoint=checkpoint,
+        executor=executor,
         progress=progress,
     ).run()
     return solution
@@ -160,6 +166,7 @@ def plan(
     threads: int | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike | Checkpoint | None = None,
+    executor: Executor | None = None,
     progress: bool | None = None,
 ) -> Plan:
     """Plan of :func:`lstsq`; same arguments."""
@@ -187,9 +194,12 @@ def plan(
         "data": fingerprint(rows) if kept else None,
     }
     begun = kept.begun(identity) if kept else None
-    budget = begun["memory"] if begun else parse_memory(memory)
+    if begun:
+        budget = begun["memory"]
+    else:
+        budget = as_executor(executor).memory() if memory is None else parse_memory(memory)
     options = Options(
-        float(ridge), bool(intercept), float(tol), forward_tol, int(seed), budget, threads, progress, kept
+        float(ridge), bool(intercept), float(tol), forward_tol, int(seed), budget, threads, progress, kept, executor
     )
     with single_threaded_blas():
         seen = probe(rows, intercept=options.intercept, ridge=options.ridge, memory=options.memory)
@@ -209,7 +219,13 @@ def _open(a: Any, b: Any, weights: Any) -> Rows:
 
 def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[str, Any]) -> LeastSquares:
     began = time.perf_counter()
-    engine = Engine(options.memory, options.threads, checkpoint=options.checkpoint, progress=Progress(options.progress))
+    engine = Engine(
+        options.memory,
+        options.threads,
+        as_executor(options.executor),
+        checkpoint=options.checkpoint,
+        progress=Progress(options.progress),
+    )
     chain = [plan.method, *fallbacks(plan.method, seen.coordinates, rows)]
     with engine.running(identity, plan.to_json()), single_threaded_blas():
         for method in chain:
