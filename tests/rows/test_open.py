@@ -86,8 +86,6 @@ def test_sources_without_files(tmp_path):
         open(tmp_path / "*.csv")
     with pytest.raises(DataError, match=r"there is no data file in this folder\. Known endings"):
         open(tmp_path)
-    with pytest.raises(DataError, match="remote files cannot be opened"):
-        open("s3://bucket/a.parquet")
 
 
 def test_files_of_two_formats(tmp_path):

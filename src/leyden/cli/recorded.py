@@ -64,4 +64,4 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def _is_file(value: Any) -> bool:
-    return isinstance(value, str) and value.lower().endswith(".npy")
+    return isinstance(value, str) and value.lower().endswith(".npy") and "://" not in value

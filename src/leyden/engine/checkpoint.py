@@ -31,6 +31,7 @@ from leyden.engine.reduction import Reduction, digest
 from leyden.engine.tree import MergeTree, Node, States
 from leyden.errors import CheckpointError, OptionError
 from leyden.rows.base import Rows
+from leyden.rows.remote import is_remote, stat
 
 FORMAT = 1
 RUN = "run.json"
@@ -58,14 +59,9 @@ def fingerprint(rows: Rows) -> dict[str, Any]:
     return {
         "shape": [n, d],
         "dtype": str(rows.dtype),
-        "files": [[os.path.abspath(path), *_stat(path)] for path in rows.files],
+        "files": [[path if is_remote(path) else os.path.abspath(path), *stat(path)] for path in rows.files],
         "sample": found.hexdigest(),
     }
-
-
-def _stat(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns
 
 
 @dataclass(frozen=True)

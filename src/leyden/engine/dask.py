@@ -13,23 +13,23 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import platform
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from leyden.engine.budget import Layout, format_bytes, parse_memory
+from leyden.engine.budget import Layout, parse_memory
 from leyden.engine.budget import layout as lay_out
 from leyden.engine.local import Local, single_threaded_blas
 from leyden.engine.reduction import Reduction
 from leyden.engine.tree import MergeTree, Node, States, merge
 from leyden.errors import ClusterError, DataError, OptionError
 from leyden.rows.base import Rows
+from leyden.rows.remote import size
 
 #: Seconds to wait for a scheduler, and for its first worker.
 CONNECT = 5.0
@@ -86,8 +86,8 @@ class Dask:
             )
         self.client = client
         self._held: weakref.WeakKeyDictionary[Rows, Any] = weakref.WeakKeyDictionary()
-        self._checked: dict[str, Mapping[str, Any]] = {}
-        self._files: weakref.WeakKeyDictionary[Rows, set[str]] = weakref.WeakKeyDictionary()
+        self._checked: set[str] = set()
+        self._seen_by: weakref.WeakKeyDictionary[Rows, set[str]] = weakref.WeakKeyDictionary()
 
     @classmethod
     @contextmanager
@@ -141,7 +141,7 @@ class Dask:
         return str(self.client.scheduler.address) if self.client.scheduler else "no scheduler"
 
     def memory(self) -> int:
-        """The budget when none is given: half of the smallest worker's memory, or of what is free here if that is less."""
+        """The budget when none is given: half of the smallest worker's memory, or of what is free here if less."""
         limits = [int(worker["memory_limit"] or 0) // 2 for worker in self._workers().values()]
         return min([parse_memory(None), *(limit for limit in limits if limit)])
 
@@ -159,12 +159,13 @@ class Dask:
         if not missing:
             return
         workers = self._workers()
-        self._check(rows, workers, on_remark)
+        self._check_software([address for address in workers if address not in self._checked], on_remark)
+        self._check_files(rows, list(workers))
         fitting = lay_out(rows, reductions, layout.memory, threads=1 << 20).threads
-        threads = sum(min(worker["nthreads"], fitting) for worker in workers.values())
-        run = _Pass(self, rows, reductions, replace(layout, threads=fitting), tree, on_rows, self._level(layout, rows, threads))
+        layout = replace(layout, threads=fitting)
+        level = self._level(layout, rows, sum(min(worker["nthreads"], fitting) for worker in workers.values()))
         with single_threaded_blas():
-            run.run(missing)
+            _Pass(self, rows, reductions, layout, tree, on_rows, level).run(missing)
 
     def _level(self, layout: Layout, rows: Rows, threads: int) -> int:
         """The level of the nodes that are made by one task."""
@@ -193,34 +194,35 @@ class Dask:
     def _lost(self) -> ClusterError:
         return ClusterError("the connection to the scheduler was lost", where=self._address)
 
-    def _check(self, rows: Rows, workers: Mapping[str, Any], on_remark: Callable[[str], None]) -> None:
-        """Refuse workers with another Leyden or Python, or other files; remark on those that may round otherwise."""
-        new = [address for address in workers if address not in self._checked]
-        if new:
-            self._check_versions(new)
-            here = _machine()
-            for address, there in self.client.run(_machine, workers=new).items():
-                self._checked[address] = there
-                other = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
-                if other:
-                    on_remark(
-                        f"worker {address} has {', '.join(other)}: the last bits of the answer may differ from those "
-                        "of a run elsewhere"
+    def _check_software(self, workers: list[str], on_remark: Callable[[str], None]) -> None:
+        """Refuse workers with another Leyden or Python, and remark on those that may round otherwise."""
+        if not workers:
+            return
+        self._check_versions(workers)
+        here = _machine()
+        for address, there in self.client.run(_machine, workers=workers).items():
+            other = [f"{name} {there[name]} (here {here[name]})" for name in here if there[name] != here[name]]
+            if other:
+                on_remark(f"worker {address} has {', '.join(other)}: the last bits of the answer may differ")
+        self._checked.update(workers)
+
+    def _check_files(self, rows: Rows, workers: list[str]) -> None:
+        """Refuse workers that do not see the files, or see others under the same paths."""
+        seen = self._seen_by.setdefault(rows, set())
+        workers = [address for address in workers if address not in seen]
+        if not rows.files or not workers:
+            return
+        here = _sizes(rows.files)
+        for address, there in self.client.run(_sizes, rows.files, workers=workers).items():
+            for path, mine, other in zip(rows.files, here, there, strict=True):
+                if mine != other:
+                    found = "cannot be read" if other is None else f"has {other:,} bytes, and not {mine:,} as here,"
+                    raise DataError(
+                        f"the file {found} on worker {address}",
+                        where=path,
+                        hint="Every worker must see the same files under the same paths.",
                     )
-        seen = self._files.setdefault(rows, set())
-        unseen = [address for address in workers if address not in seen]
-        if rows.files and unseen:
-            sizes = _sizes(rows.files)
-            for address, found in self.client.run(_sizes, rows.files, workers=unseen).items():
-                for path, here_, there_ in zip(rows.files, sizes, found, strict=True):
-                    if there_ != here_:
-                        what = f"has {there_:,} bytes" if there_ is not None else "cannot be read"
-                        raise DataError(
-                            f"the file {what} on worker {address}" + (f", and {here_:,} here" if there_ is not None else ""),
-                            where=path,
-                            hint="Every worker must see the same files under the same paths.",
-                        )
-        seen.update(unseen)
+        seen.update(workers)
 
     def _check_versions(self, workers: list[str]) -> None:
         # Another Python may not even read what is sent to it: Dask's own report comes first.
@@ -286,11 +288,12 @@ class _Pass:
             self._submit(missing)
             while self.making or self.made:
                 self._follow()
-                self._bring(len(self.made))
+                for start in range(0, len(nodes := self._in_order(self.made)), self.at_once):
+                    self._bring(nodes[start : start + self.at_once])
         except BaseException:
             if self.tree.due is not None:
                 with suppress(Exception):
-                    self._bring(self.at_once)
+                    self._bring_finished()
             raise
         finally:
             with suppress(Exception):
@@ -335,7 +338,7 @@ class _Pass:
             else:
                 self._again(node, counted=not folded)
             if self.tree.due is not None and self.tree.due():
-                self._bring(self.at_once)
+                self._bring_finished()
 
     def _arrived(self, node: Node, future: Any) -> None:
         level, i = node
@@ -355,22 +358,32 @@ class _Pass:
             self.on_rows(-self._rows_of(node))
         self._submit(self.tree.span(node))
 
-    def _bring(self, count: int) -> None:
-        """Move up to ``count`` nodes that are made to the tree, in their order: neighbours merge, few are held."""
-        nodes = sorted(self.made, key=lambda node: self.tree.span(node).start)[:count]
-        for start in range(0, len(nodes), self.at_once):
-            part = {node: self.made[node] for node in nodes[start : start + self.at_once]}
-            try:
-                states = self.client.gather(list(part.values()))
-            except _cancelled():
-                lost = [node for node, future in part.items() if future.cancelled()]
-                for node in lost or part:
-                    del self.made[node]
-                    self._again(node, counted=True)
-                return
-            for node in part:
+    def _bring_finished(self) -> None:
+        """Bring the nodes that are made, as many as this process has room for: a checkpoint is about to be saved."""
+        with self.tree.still() as nodes:
+            room = self.at_once - len(nodes)
+        there = [node for node, future in self.made.items() if future.status == "finished"]
+        self._bring(self._in_order(there)[: max(room, 1)])
+
+    def _bring(self, nodes: Sequence[Node]) -> None:
+        """Move nodes that are made to the tree."""
+        if not nodes:
+            return
+        try:
+            states = self.client.gather([self.made[node] for node in nodes])
+        except _cancelled():
+            lost = [node for node in nodes if self.made[node].cancelled()]
+            for node in lost or nodes:
                 del self.made[node]
-            self.tree.extend(dict(zip(part, states, strict=True)))
+                self._again(node, counted=True)
+            return
+        for node in nodes:
+            del self.made[node]
+        self.tree.extend(dict(zip(nodes, states, strict=True)))
+
+    def _in_order(self, nodes: Iterable[Node]) -> list[Node]:
+        """Nodes by the rows they hold: brought in this order, neighbours merge and few are held."""
+        return sorted(nodes, key=lambda node: self.tree.span(node).start)
 
     def _rows_of(self, node: Node) -> int:
         return sum(map(self.layout.rows_of, self.tree.span(node)))
@@ -430,11 +443,11 @@ def _machine() -> dict[str, str]:
     import llvmlite.binding
     import numba
     import numpy as np
-    import scipy
+    import scipy.linalg  # it brings a BLAS of its own
     import threadpoolctl
 
-    with single_threaded_blas():
-        blas = {f"{i['internal_api']} for {i.get('architecture')}" for i in threadpoolctl.threadpool_info() if i["user_api"] == "blas"}
+    pools = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    blas = {f"{pool['internal_api']} for {pool.get('architecture')}" for pool in pools}
     return {
         "NumPy": np.__version__,
         "SciPy": scipy.__version__,
@@ -448,8 +461,8 @@ def _sizes(paths: Sequence[str]) -> list[int | None]:
     sizes: list[int | None] = []
     for path in paths:
         try:
-            sizes.append(os.stat(path).st_size)
-        except OSError:
+            sizes.append(size(path))
+        except (OSError, DataError):
             sizes.append(None)
     return sizes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -19,6 +18,7 @@ from leyden.engine.reduction import Reduction
 from leyden.engine.tree import MergeTree
 from leyden.errors import DataError, Interrupted
 from leyden.rows.base import Rows
+from leyden.rows.remote import stat
 from leyden.solution import PassRecord, Trace
 
 
@@ -155,10 +155,9 @@ class Engine:
     def _check_files(self, rows: Rows) -> None:
         for path in rows.files:
             try:
-                found = os.stat(path)
+                now = stat(path)
             except OSError as error:
                 raise DataError(f"the file cannot be read any more ({error.strerror})", where=path) from None
-            now = found.st_size, found.st_mtime_ns
             if self._files.setdefault(path, now) != now:
                 raise DataError("the file has changed while it was being read", where=path, hint="Run it again.")
 

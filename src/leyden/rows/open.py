@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from leyden.errors import DataError, OptionError
+from leyden.rows import remote
 from leyden.rows.array import ArrayRows
 from leyden.rows.base import Rows
 from leyden.rows.mapped import Cast, SelectColumns
@@ -182,8 +183,8 @@ def _files(source: Any, format: str | None) -> tuple[list[str], str]:
 
 def _expand(path: str, format: str | None) -> list[str]:
     path = os.path.expanduser(path)
-    if "://" in path:
-        raise DataError("remote files cannot be opened", where=path, hint="Copy them to a local disk first.")
+    if remote.is_remote(path):
+        return remote.expand(path, lambda file: format or _ending(file))
     if os.path.isdir(path):
         inside = (str(file) for file in sorted(Path(path).rglob("*")) if file.is_file() and file.name[0] not in "._")
         files = [file for file in inside if format or _ending(file)]
@@ -266,6 +267,8 @@ def _open_file(name: str, paths: list[str], called: str, dtype: Any) -> Rows:
         from leyden.rows.npy import NpyRows
 
         return NpyRows(paths[0])
+    if remote.is_remote(paths[0]) and name not in STREAMS:
+        raise OptionError(f"a remote {name} file cannot be read in pieces", where=paths[0], hint="Copy it to a disk.")
     if name == "npz":
         return _open_npz(paths[0])
     if name == "mtx":
@@ -329,7 +332,9 @@ def _role(name: str, value: Any, rows: Rows) -> Any:
             hint="Columns have names in tables only (Parquet, CSV, data frames).",
         )
     try:
-        return np.load(os.path.expanduser(value), allow_pickle=False)
+        with remote.open_binary(os.path.expanduser(value)) as file:
+            array: np.ndarray = np.load(file, allow_pickle=False)
+            return array
     except FileNotFoundError:
         raise DataError(f"there is no such file for the {name}", where=str(value)) from None
     except (ValueError, EOFError, OSError) as error:

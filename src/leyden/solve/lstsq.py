@@ -194,10 +194,8 @@ def plan(
         "data": fingerprint(rows) if kept else None,
     }
     begun = kept.begun(identity) if kept else None
-    if begun:
-        budget = begun["memory"]
-    else:
-        budget = as_executor(executor).memory() if memory is None else parse_memory(memory)
+    wanted = as_executor(executor).memory() if memory is None and not begun else memory
+    budget = begun["memory"] if begun else parse_memory(wanted)
     options = Options(
         float(ridge), bool(intercept), float(tol), forward_tol, int(seed), budget, threads, progress, kept, executor
     )
