@@ -112,8 +112,8 @@ class Dask:
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address=None,
-                worker_dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
                 memory_limit=limit,
                 silence_logs=logging.CRITICAL,
             ) as cluster,
@@ -486,6 +486,7 @@ def _cancelled() -> tuple[type[BaseException], ...]:
 
 def _connect(address: str) -> Any:
     import asyncio
+    from concurrent.futures import ThreadPoolExecutor
 
     distributed = _distributed()
     from distributed.comm import connect
@@ -495,7 +496,8 @@ def _connect(address: str) -> Any:
 
     try:
         # A client that has failed to connect goes on trying in the background; this does not.
-        asyncio.run(asyncio.wait_for(knock(), CONNECT))
+        with ThreadPoolExecutor(1) as pool:  # this thread may have an event loop of its own, as in a notebook
+            pool.submit(lambda: asyncio.run(asyncio.wait_for(knock(), CONNECT))).result()
         return distributed.Client(address, timeout=CONNECT, set_as_default=False)
     except ValueError as error:
         raise OptionError(
