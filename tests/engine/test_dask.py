@@ -47,7 +47,8 @@ def folder(tmp_path_factory):
         pq.write_table(table.slice(part * 10_000, 10_000), folder / f"t{part}.parquet", row_group_size=2500)
     with open(folder / "a.svm", "w") as file:
         for row, label in zip(a[:4000], b, strict=False):
-            file.write(f"{float(label)!r} {' '.join(f'{j + 1}:{float(value)!r}' for j, value in enumerate(row) if value > 0)}\n")
+            entries = " ".join(f"{j}:{float(value)!r}" for j, value in enumerate(row, 1) if value > 0)
+            file.write(f"{float(label)!r} {entries}\n")
     return folder
 
 
@@ -303,7 +304,7 @@ def test_workers_without_the_files_are_named(dask, folder, monkeypatch):
     rows.files = (*rows.files, __file__)
     monkeypatch.setattr(engine_dask, "_sizes", lambda paths: [1] * len(paths))
     fresh = ly.Dask(dask.client)
-    monkeypatch.setattr(fresh.client, "run", lambda function, *a, **k: dict.fromkeys(fresh._workers(), [1, None]))
+    monkeypatch.setattr(fresh.client, "run", lambda function, *a, **k: {key: [1, None] for key in fresh._workers()})
     with pytest.raises(DataError, match=r"test_dask\.py: the file cannot be read on worker tcp://"):
         fresh._check_files(rows, list(fresh._workers()))
 
