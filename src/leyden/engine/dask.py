@@ -14,12 +14,14 @@ from __future__ import annotations
 import copy
 import math
 import platform
+import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
+from multiprocessing import resource_tracker
 from typing import Any
 
 from leyden.engine.budget import Layout, parse_memory
@@ -94,6 +96,8 @@ class Dask:
     def local(cls, workers: int, memory: str | int | None = None) -> Iterator[Dask]:
         """A context with a cluster of ``workers`` processes on this machine, of one thread each.
 
+        A script that calls this must do so under ``if __name__ == "__main__":``, for the processes import it.
+
         Parameters
         ----------
         workers : int
@@ -106,19 +110,19 @@ class Dask:
         if workers < 1:
             raise OptionError(f"workers={workers} is not a number of processes")
         limit = "auto" if memory is None else int((parse_memory(memory) + OVERHEAD) / SPILLS_AT)
-        with (
-            distributed.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                scheduler_kwargs={"dashboard": False},
-                memory_limit=limit,
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            distributed.Client(cluster, set_as_default=False) as client,
-        ):
+        with ExitStack() as stack:
+            with _without_interrupts():
+                cluster = distributed.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                    memory_limit=limit,
+                    silence_logs=logging.CRITICAL,
+                )
+                client = distributed.Client(stack.enter_context(cluster), set_as_default=False)
+                stack.enter_context(client)
             yield cls(client)
 
     def close(self) -> None:
@@ -509,6 +513,20 @@ def _connect(address: str) -> Any:
             where=address,
             hint="Start one with `dask scheduler`, and give the address that it prints.",
         ) from None
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """A context that Ctrl-C waits for, and in which processes can be started that never hear of it.
+
+    A terminal sends it to all of them, and it is for the first to end the others.
+    """
+    resource_tracker.ensure_running()  # it would let signals through again when it starts with the first process
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _version_error(worker: str, there: str, here: str) -> OptionError:
