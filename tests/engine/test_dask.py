@@ -274,7 +274,7 @@ def test_a_scheduler_without_workers(monkeypatch):
 
     monkeypatch.setattr(engine_dask, "CONNECT", 0.5)
     with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as cluster,
         Client(cluster, set_as_default=False) as client,
         pytest.raises(OptionError, match=r"the scheduler has no workers\. Start some"),
     ):

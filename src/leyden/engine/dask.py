@@ -70,7 +70,7 @@ class Dask:
     --------
     >>> import numpy as np, leyden as ly
     >>> from distributed import Client
-    >>> with Client(processes=False, dashboard_address=None) as client, ly.executor(ly.Dask(client)):
+    >>> with Client(processes=False, dashboard_address=":0") as client, ly.executor(ly.Dask(client)):
     ...     ly.lstsq(np.eye(3), np.ones(3)).certificate.holds
     True
     """
@@ -117,7 +117,8 @@ class Dask:
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # without an address Dask would take port 8787
+                    scheduler_kwargs={"dashboard": False},
                     memory_limit=limit,
                     silence_logs=logging.CRITICAL,
                 )
@@ -295,7 +296,7 @@ class _Pass:
                 for start in range(0, len(nodes := self._in_order(self.made)), self.at_once):
                     self._bring(nodes[start : start + self.at_once])
         except BaseException:
-            if self.tree.due is not None:
+            if self.tree.due is not None and self.client.status == "running":
                 with suppress(Exception):
                     self._bring_finished()
             raise
