@@ -126,6 +126,79 @@ def test_a_folder_with_other_files_is_never_replaced(tmp_path, problem):
     assert (folder / "notes.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("place", [".", "..", "/", "", "below/..", None, "a\0b", "x" * 300])
+def test_a_place_that_cannot_be_a_solution_is_a_sentence(tmp_path, monkeypatch, problem, place):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ly.SolutionError):
+        ly.lstsq(*problem).save(place)
+    assert [file.name for file in tmp_path.rglob("*")] == ["here"]
+
+
+def test_the_current_folder_is_never_replaced_even_when_it_is_a_solution(tmp_path, monkeypatch, problem):
+    solution = ly.lstsq(*problem)
+    monkeypatch.chdir(solution.save(tmp_path / "solution"))
+    for place in (".", "../solution", tmp_path):
+        with pytest.raises(ly.SolutionError, match="cannot be the current one or one above it"):
+            solution.save(place)
+    np.testing.assert_array_equal(ly.load(".").x, solution.x)
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path, problem):
+    solution, link = ly.lstsq(*problem), tmp_path / "link"
+    link.symlink_to("elsewhere")
+    for _ in range(2):
+        assert solution.save(link) == link
+        assert link.is_symlink()
+        np.testing.assert_array_equal(ly.load(tmp_path / "elsewhere").x, solution.x)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    (tmp_path / "other").symlink_to("mine")
+    with pytest.raises(ly.SolutionError, match="exists and is not a solution"):
+        solution.save(tmp_path / "other")
+    link.unlink()
+    link.symlink_to("link")
+    with pytest.raises(ly.SolutionError):
+        solution.save(link)
+
+
+def test_a_file_is_never_replaced(tmp_path, problem):
+    (tmp_path / "thesis").write_text("precious")
+    with pytest.raises(ly.SolutionError, match="exists and is not a solution"):
+        ly.lstsq(*problem).save(tmp_path / "thesis")
+    assert (tmp_path / "thesis").read_text() == "precious"
+
+
+def test_a_solution_is_kept_when_overwriting_is_not_wanted_or_fails(tmp_path, monkeypatch, problem):
+    a, b = problem
+    first, second = ly.lstsq(a, b), ly.lstsq(a, -b)
+    folder = first.save(tmp_path / "solution")
+    with pytest.raises(ly.SolutionError, match="there is a solution here already"):
+        second.save(folder, overwrite=False)
+    rename = type(folder).replace
+
+    def failing(self, target):
+        if self.name.endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(type(folder), "replace", failing)
+    with pytest.raises(ly.SolutionError, match=r"could not be written \(No space left on device\)"):
+        second.save(folder)
+    np.testing.assert_array_equal(ly.load(folder).x, first.x)
+    assert [file.name for file in tmp_path.iterdir()] == ["solution"]
+
+
+def test_a_target_of_two_dimensions_survives_the_round_trip(tmp_path, problem):
+    a, b = problem
+    solution = ly.lstsq(a, b[:, None])
+    loaded = ly.load(solution.save(tmp_path / "solution"))
+    assert loaded.x.shape == (6, 1)
+    assert str(loaded) == str(solution)
+    assert ly.verify(loaded, ly.open(a, target=b[:, None])).holds
+    assert ly.verify(loaded, ly.open(a, target=b)).holds
+
+
 def test_a_rank_deficient_solution_verifies(tmp_path):
     rng = np.random.default_rng(1)
     half = rng.standard_normal((100, 3))
@@ -140,6 +213,23 @@ def test_data_of_another_shape_is_told_apart(problem):
     a, b = problem
     solution = ly.lstsq(a, b)
     assert "499 rows" in str(ly.verify(solution, ly.open(a[:-1], target=b[:-1])))
+
+
+def test_verification_takes_what_solving_took(tmp_path, problem):
+    a, b = problem
+    w = np.linspace(0, 1, len(b))
+    folder = ly.lstsq(a, b, weights=w).save(tmp_path / "solution")
+    assert ly.verify(folder, a, b, weights=w).holds
+    assert ly.load(folder).verify(ly.open(a, target=b), weights=w).holds
+    assert not ly.verify(folder, a, b + 1e-9, weights=w).holds
+
+
+def test_a_missing_target_and_missing_weights_are_said(problem):
+    a, b = problem
+    assert "0 target(s)" in (said := str(ly.verify(ly.lstsq(a, b), a)))
+    assert "give b, or open the rows with target= (and weight=, if there were weights)" in said
+    weighted = ly.lstsq(a, b, weights=np.linspace(0, 1, len(b)))
+    assert "the weights it was solved with were not given" in str(ly.verify(weighted, a, b))
 
 
 def test_a_solution_in_the_wrong_place_or_damaged_is_a_sentence(tmp_path, problem):

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import shutil
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -102,7 +103,14 @@ class Solution(ABC):
 
     @abstractmethod
     def verify(
-        self, rows: Any, *, memory: str | int | None = None, executor: Any = None, progress: bool | None = False
+        self,
+        rows: Any,
+        b: Any = None,
+        *,
+        weights: Any = None,
+        memory: str | int | None = None,
+        executor: Any = None,
+        progress: bool | None = False,
     ) -> Certificate:
         """Compute the certificate again, from the data, trusting nothing that was saved."""
 
@@ -111,7 +119,7 @@ class Solution(ABC):
     ) -> Path:
         """Write a folder with ``solution.json`` and one ``.npy`` a named array; nothing in it executes when loaded.
 
-        The folder appears complete or not at all.
+        The folder appears complete or not at all. Where it is a link to a folder, that folder is written.
 
         Parameters
         ----------
@@ -128,18 +136,7 @@ class Solution(ABC):
         """
         import leyden
 
-        target = Path(folder)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        is_solution = (target / "solution.json").exists()
-        foreign = sorted(f.name for f in target.iterdir() if f.suffix not in (".json", ".npy")) if is_solution else []
-        if foreign:
-            raise SolutionError(
-                f"this folder holds {foreign[0]} beside the solution, which would be lost",
-                where=str(target),
-                hint="Move it, or name another folder.",
-            )
-        if target.exists() and not (is_solution and overwrite) and not (target.is_dir() and not any(target.iterdir())):
-            raise SolutionError("this folder exists and is not a solution", where=str(target), hint="Name another one.")
+        target = free_place(folder, overwrite=overwrite)
         document = {
             "format": FORMAT,
             "leyden": leyden.__version__,
@@ -149,6 +146,8 @@ class Solution(ABC):
             "trace": self.trace.to_json(),
             "plan": self.plan.to_json(),
         }
+        mark = uuid.uuid4().hex[:8]
+        partial, replaced = (target.with_name(f".{target.name}.{mark}.{what}") for what in ("partial", "replaced"))
         try:
             partial.mkdir(parents=True)
             for name, array in self._arrays().items():
@@ -156,12 +155,56 @@ class Solution(ABC):
             for name, values in {**(documents or {}), "solution": document}.items():
                 (partial / f"{name}.json").write_text(json.dumps(values, indent=1))
             if target.exists():
-                shutil.rmtree(target)
+                target.replace(replaced)
             partial.replace(target)
-        except OSError as error:
+        except BaseException as error:
+            if replaced.exists() and not target.exists():
+                replaced.replace(target)
             shutil.rmtree(partial, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
             raise SolutionError(f"the solution could not be written ({error.strerror})", where=str(target)) from None
-        return target
+        shutil.rmtree(replaced, ignore_errors=True)
+        return Path(folder)
+
+
+def free_place(folder: str | os.PathLike, *, overwrite: bool = True) -> Path:
+    """The real path of a folder that a solution can be saved in: one that is not there yet, is empty, or is a solution.
+
+    Raises
+    ------
+    SolutionError
+        If anything else could be lost.
+    """
+    try:
+        target = Path(folder).resolve()
+        is_solution = (target / "solution.json").exists()
+        inside = sorted(target.iterdir()) if target.is_dir() else []
+        taken = target.exists() and not target.is_dir()
+        here = Path.cwd().is_relative_to(target)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SolutionError(
+            f"this folder cannot be used ({why})", where=str(folder), hint="Name another one."
+        ) from None
+    if here:
+        raise SolutionError(
+            "a solution takes the place of its folder, which cannot be the current one or one above it",
+            where=str(target),
+            hint="Name a folder inside it.",
+        )
+    if taken or (inside and not is_solution):
+        raise SolutionError("this folder exists and is not a solution", where=str(target), hint="Name another one.")
+    if is_solution and not overwrite:
+        raise SolutionError("there is a solution here already", where=str(target), hint="Name another folder.")
+    foreign = [file.name for file in inside if file.suffix not in (".json", ".npy")]
+    if foreign:
+        raise SolutionError(
+            f"this folder holds {foreign[0]} beside the solution, which would be lost",
+            where=str(target),
+            hint="Move it, or name another folder.",
+        )
+    return target
 
 
 def load(folder: str | os.PathLike) -> Solution:
@@ -195,23 +238,51 @@ def load(folder: str | os.PathLike) -> Solution:
         raise SolutionError(f"the solution is damaged ({type(error).__name__}: {error})", where=str(path)) from None
 
 
-def verify(solution: Solution | str | os.PathLike, rows: Any, **options: Any) -> Certificate:
+def verify(
+    solution: Solution | str | os.PathLike,
+    rows: Any,
+    b: Any = None,
+    *,
+    weights: Any = None,
+    memory: str | int | None = None,
+    executor: Any = None,
+    progress: bool | None = False,
+) -> Certificate:
     """Recompute the certificate of a solution from the data, by an independent pass.
 
     Parameters
     ----------
     solution : Solution or path
     rows : Rows or anything :func:`leyden.open` takes
-        The data that was solved, with the same roles.
-    **options
-        ``memory``, ``executor`` and ``progress``, as in :func:`leyden.lstsq`.
+        The data that was solved.
+    b : array, shape (n,) or (n, k), optional
+        Its targets; not needed when the rows carry a target.
+    weights : array, shape (n,), optional
+        The weights that were used, unless the rows carry them.
+    memory : str or int, optional
+        Budget, as ``"2GB"`` or bytes; half of the free memory by default.
+    executor : Executor, optional
+        What runs the pass, as in :func:`leyden.lstsq`.
+    progress : bool, optional
+        Show the pass while it runs; None does so on a terminal.
 
     Returns
     -------
     Certificate
         ``holds`` is False when a bound asked for is not met, when the saved certificate claims more than is true, or
         when solution and data do not belong together.
+
+    Examples
+    --------
+    >>> import numpy as np, leyden as ly
+    >>> a, b = np.array([[1.0], [2.0], [4.0]]), np.array([1.0, 2.0, 3.0])
+    >>> sol = ly.lstsq(a, b)
+    >>> ly.verify(sol, a, b).holds
+    True
+    >>> b[0] += 1e-9
+    >>> ly.verify(sol, a, b).holds
+    False
     """
     if not isinstance(solution, Solution):
         solution = load(solution)
-    return solution.verify(rows, **options)
+    return solution.verify(rows, b, weights=weights, memory=memory, executor=executor, progress=progress)

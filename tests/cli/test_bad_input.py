@@ -99,7 +99,17 @@ def table_option_on_an_array(folder):
     return ["a.npy", "--target", "y.npy", "--nulls", "drop"], ["--nulls", "a.npy"]
 
 
+def saved_in_the_current_folder(folder):
+    return ["a.npy", "--target", "y.npy", "--out", "."], ["cannot be the current one", "inside it"]
+
+
+def saved_where_data_is(folder):
+    return ["a.npy", "--target", "y.npy", "--out", "parts"], ["parts", "is not a solution"]
+
+
 CASES = [
+    saved_in_the_current_folder,
+    saved_where_data_is,
     missing_file,
     no_match,
     unknown_ending,
@@ -126,7 +136,7 @@ CASES = [
 def test_one_sentence_says_what_where_and_what_to_do(leyden, data, case):
     arguments, said = case(data)
     before = sorted(data.rglob("*"))
-    result = leyden("lstsq", *arguments, "--out", "out")
+    result = leyden("lstsq", "--out", "out", *arguments)
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert result.stderr.startswith("leyden: ")

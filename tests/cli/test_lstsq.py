@@ -30,6 +30,15 @@ def test_solves_arrays_beside_their_target(leyden):
     np.testing.assert_allclose(document["x"], [2, 1], rtol=1e-13)
 
 
+def test_a_target_of_shape_n_1_gives_an_answer_of_shape_d_1(leyden, data):
+    np.save(data / "column.npy", np.load(data / "y.npy")[:, None])
+    document = solved(leyden("lstsq", "a.npy", "--target", "column.npy", "--out", "saved", "--json"))
+    np.testing.assert_allclose(document["x"], [[2], [1]], rtol=1e-13)
+    shown = leyden("lstsq", "a.npy", "--target", "column.npy")
+    assert "R² 1" in shown.stdout
+    assert leyden("verify", "saved", "a.npy").exit_code == 0
+
+
 def test_splits_a_target_off_an_array_by_its_number(leyden):
     document = solved(leyden("lstsq", "a.npy", "--target", "1", "--intercept", "--json"))
     expected = ly.lstsq(ly.open("a.npy", target=1), intercept=True)

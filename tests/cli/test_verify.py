@@ -32,6 +32,21 @@ def test_holds_on_the_same_rows_in_other_files(saved):
     assert saved("verify", "table", "parts").exit_code == 0
 
 
+def test_a_solution_may_be_saved_among_its_data(leyden, data):
+    arguments = ["lstsq", "parts", "--target", "y", "--columns", "a,b", "--out", "parts/solution"]
+    for _ in range(2):
+        assert leyden(*arguments).exit_code == 0
+    assert leyden("verify", "parts/solution", "parts").exit_code == 0
+
+
+def test_a_solution_saved_through_a_link_finds_its_target(leyden, data, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (data / "link").symlink_to(elsewhere)
+    assert leyden("lstsq", "a.npy", "--target", "y.npy", "--out", "link/solution").exit_code == 0
+    for folder in ("link/solution", elsewhere / "solution"):
+        assert leyden("verify", folder, "a.npy").exit_code == 0
+
+
 def test_options_given_take_the_place_of_those_saved(saved, data):
     np.save(data / "same.npy", np.load(data / "y.npy"))
     assert saved("verify", "array", "a.npy", "--target", "same.npy").exit_code == 0
@@ -91,6 +106,13 @@ def test_fails_when_a_row_is_missing(saved, data, table):
     document = json.loads(result.stdout)
     assert document["certificate"]["holds"] is False
     assert "299 rows" in document["certificate"]["failures"][0]
+
+
+def test_a_missing_target_is_said_in_the_words_of_the_command_line(saved, data):
+    (data / "array" / "data.json").unlink()
+    result = saved("verify", "array", "a.npy")
+    assert result.exit_code == 1
+    assert "open the rows with --target" in " ".join(result.stdout.split())
 
 
 def test_json_has_the_certificate(saved):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from leyden.errors import DataError
 from leyden.rows import csv, open
+from leyden.solve.lstsq import lstsq
 
 
 @pytest.fixture
@@ -60,6 +61,35 @@ def test_missing_values_and_text_in_quotes(write):
     rows = open(write('a,s\n1,"x, y"\nNA,\n3,"NA"\n'), categorical=["s"], nulls="mean")
     assert rows.columns == ("a", "s=NA", "s=x, y")
     np.testing.assert_array_equal(rows.read(0, 3).data, [[1, 0, 1], [2, 0, 0], [3, 1, 0]])
+
+
+@pytest.mark.parametrize("spelling", ["", "NA", "N/A", "null", "NULL"])
+def test_a_missing_number_is_null(write, spelling):
+    rows = open(write(f"a,b\n1,1\n{spelling},1\n3,1\n"), nulls="drop")
+    np.testing.assert_array_equal(rows.read(0, 2).data[:, 0], [1, 3])
+
+
+@pytest.mark.parametrize("spelling", ["nan", "NaN", "-nan", "NAN"])
+@pytest.mark.parametrize("nulls", ["error", "drop", "mean"])
+@pytest.mark.parametrize("piece", [20, 1000])
+def test_nan_is_a_number_and_never_null(write, monkeypatch, spelling, nulls, piece):
+    monkeypatch.setattr(csv, "PIECE_NBYTES", piece)
+    rows = open(write("a,y\n" + "1,2\n3,5\n" * 10 + f"{spelling},3\n"), target="y", nulls=nulls)
+    assert np.isnan(rows.read(19, 21).data[1, 0])
+    with pytest.raises(DataError, match=r"a\.csv, row 20: NaN in column 'a'"):
+        lstsq(rows)
+
+
+@pytest.mark.parametrize("spelling", ["nan", "NaN", "-nan", "1.#IND"])
+def test_nan_in_a_column_of_text_is_null_unless_it_is_quoted(write, spelling):
+    rows = open(write(f'a,s\n1,x\n2,{spelling}\nnan,"{spelling}"\n'), categorical=["s"], nulls="mean")
+    assert set(rows.columns) == {"a", f"s={spelling}", "s=x"}
+    np.testing.assert_array_equal(rows.read(0, 3).data[:, 0], [1, 2, np.nan])
+    assert rows.read(1, 2).data[0, 1:].tolist() == [0, 0]
+
+
+def test_a_name_that_looks_like_nan_is_a_name(write):
+    assert open(write("s\nNan\nFernanda\n"), categorical=["s"], nulls="mean").columns == ("s=Fernanda", "s=Nan")
 
 
 def test_codes_stay_as_they_are_written(write):

@@ -39,7 +39,7 @@ def test_symmetric_files_are_filled(tmp_path):
         ("hello\n", "not a complete Matrix Market file"),
         ("%%MatrixMarket matrix coordinate real general\n3 3 2\n1 1 1.0\n", "not a complete Matrix Market file"),
         ("%%MatrixMarket matrix coordinate real general\n3 3 1\n4 1 1.0\n", "not a complete Matrix Market file"),
-        ("%%MatrixMarket matrix coordinate complex general\n1 1 1\n1 1 1 2\n", "the numbers are complex"),
+        ("%%MatrixMarket matrix coordinate complex general\n1 1 1\n1 1 1 2\n", "the data is complex"),
     ],
 )
 def test_a_broken_file_is_refused(tmp_path, text, sentence):

@@ -1,10 +1,14 @@
 """Rows over .npy files."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
 from leyden.errors import DataError
 from leyden.rows import open
+from leyden.solve.lstsq import lstsq
 
 RANDOM = np.random.default_rng(0)
 
@@ -43,6 +47,26 @@ def test_a_file_cut_while_it_is_read_names_the_row(tmp_path):
     rows.read(0, 50)
     with pytest.raises(DataError, match=r"a\.npy: the file ends at row 50 of 100"):
         rows.read(40, 60)
+
+
+def test_a_read_error_names_the_file_and_the_row(tmp_path, monkeypatch):
+    np.save(tmp_path / "a.npy", np.ones((100, 3)))
+    rows = open(tmp_path / "a.npy", target=np.ones(100))
+    preadv = os.preadv
+
+    def failing(fd, buffers, offset):
+        if offset + len(buffers[0]) <= 128 + 50 * 24:
+            return preadv(fd, buffers, offset)
+        if offset >= 128 + 50 * 24:
+            raise OSError(errno.EIO, "Input/output error")
+        return preadv(fd, [buffers[0][: 128 + 50 * 24 - offset]], offset)
+
+    monkeypatch.setattr(os, "preadv", failing)
+    sentence = r"a\.npy: the file cannot be read from row 50 on \(Input/output error\)"
+    with pytest.raises(DataError, match=sentence):
+        rows.read(40, 60)
+    with pytest.raises(DataError, match=sentence):
+        lstsq(rows)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from leyden.errors import DataError, OptionError
-from leyden.rows import open
+from leyden.rows import SelectColumns, open
 
 X = np.arange(12.0).reshape(4, 3)
 
@@ -36,8 +36,31 @@ def test_anything_with_an_arrow_stream_is_a_table():
 
 
 def test_one_arrow_column_is_not_a_table():
-    with pytest.raises(DataError, match="a ChunkedArray cannot be seen as a table"):
+    with pytest.raises(DataError, match="a ChunkedArray is one column and cannot be seen as a table"):
         open(pa.chunked_array([[1.0, 2.0]]))
+
+
+def test_a_series_of_pandas_is_a_target_and_not_a_table():
+    pd = pytest.importorskip("pandas")
+    assert open(X, target=pd.Series([1, 2, 3, 4])).read(0, 4).target.tolist() == [[1], [2], [3], [4]]
+    with pytest.raises(DataError, match=r"one column|1 dimensions"):
+        open(pd.Series([1.0, 2.0]))
+    with pytest.raises(DataError, match="the target holds dates or times"):
+        open(X, target=pd.Series(pd.to_timedelta([1, 2, 3, 4])))
+
+
+@pytest.mark.parametrize("target", [np.ones((4, 1)), [[1], [2], [3], [4]], "column.npy"])
+def test_a_target_of_shape_n_1_is_a_column(tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    np.save("column.npy", np.ones((4, 1)))
+    for source in (X, sp.csr_array(X), open(X)):
+        assert open(source, target=target).column_target
+        assert open(source, target=target).map(SelectColumns([0])).column_target
+
+
+@pytest.mark.parametrize("target", [np.ones(4), [1, 2, 3, 4], 0, "x1", np.ones((4, 2))])
+def test_any_other_target_is_not(target):
+    assert not open(X, target=target).column_target
 
 
 @pytest.mark.parametrize("target", [1, -2, "x1", np.int64(1)])
@@ -86,6 +109,24 @@ def test_sources_without_files(tmp_path):
         open(tmp_path / "*.csv")
     with pytest.raises(DataError, match=r"there is no data file in this folder\. Known endings"):
         open(tmp_path)
+
+
+def test_solutions_saved_among_the_data_and_hidden_folders_are_not_data(tmp_path):
+    np.save(tmp_path / "a.npy", X)
+    for folder in ("solution", ".solution.partial", "_temporary"):
+        (tmp_path / "deep" / folder).mkdir(parents=True)
+        np.save(tmp_path / "deep" / folder / "x.npy", X)
+    (tmp_path / "deep" / "solution" / "solution.json").write_text("{}")
+    assert open(tmp_path).shape == X.shape
+    with pytest.raises(DataError, match=r"solution: this is the folder of a saved solution, not data"):
+        open(tmp_path / "deep" / "solution")
+
+
+def test_the_files_of_a_folder_are_read_in_order(tmp_path):
+    for i, name in enumerate(("a/2.csv", "a/1.csv", "b.csv", "a.csv")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"x\n{i}\n")
+    assert open(tmp_path).read(0, 4).data[:, 0].tolist() == [1, 0, 3, 2]
 
 
 def test_files_of_two_formats(tmp_path):

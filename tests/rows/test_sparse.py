@@ -71,7 +71,7 @@ def test_a_broken_npz_is_refused(tmp_path):
     [
         (sp.coo_array(np.ones(3)), "a sparse array of 1 dimensions"),
         (sp.csr_array((0, 3)), "the table is empty"),
-        (sp.csr_array((3, 3), dtype=complex), "the numbers are complex"),
+        (sp.csr_array((3, 3), dtype=complex), "the data is complex"),
     ],
 )
 def test_what_is_not_a_matrix_of_numbers_is_refused(matrix, sentence):

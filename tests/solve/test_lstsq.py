@@ -205,6 +205,8 @@ def test_an_all_zero_matrix_has_rank_zero():
     assert solution.rank == 0
     assert (solution.x == 0).all()
     assert solution.certificate.holds
+    condition = solution.certificate.bounds["condition"]
+    assert (condition.value, condition.lower) == (1.0, 1.0)
 
 
 def test_a_perfect_fit_is_certified():
@@ -224,6 +226,18 @@ def test_several_targets_are_solved_as_one_each():
         alone = ly.lstsq(a, b[:, t], intercept=True)
         np.testing.assert_allclose(together.x[:, t], alone.x, rtol=1e-13)
         assert together.intercept[t] == pytest.approx(alone.intercept, rel=1e-12)
+
+
+def test_the_answer_has_as_many_dimensions_as_the_target():
+    rng = np.random.default_rng(8)
+    a, b = rng.standard_normal((50, 3)), rng.standard_normal(50)
+    flat, column = ly.lstsq(a, b, intercept=True), ly.lstsq(a, b[:, None], intercept=True)
+    assert (flat.x.shape, column.x.shape) == ((3,), (3, 1))
+    np.testing.assert_array_equal(column.x[:, 0], flat.x)
+    assert (column.coefficient_error.shape, column.intercept.shape, column.r2.shape) == ((3, 1), (1,), (1,))
+    assert column.predict(a).shape == (50, 1)
+    assert str(column).splitlines()[:2] == str(flat).splitlines()[:2]
+    assert ly.lstsq(np.column_stack([a, b]), 3).x.shape == (3,)
 
 
 @pytest.mark.parametrize("method", METHODS)

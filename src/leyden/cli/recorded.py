@@ -13,6 +13,7 @@ from typing import Any
 
 from leyden.cli.options import Reading
 from leyden.errors import SolutionError
+from leyden.solution import free_place
 
 NAME = "data"
 FORMAT = 1
@@ -22,10 +23,7 @@ _ROLES = ("target", "weight")
 
 def check_free(folder: Path) -> None:
     """Refuse a folder that could not be saved to, before the work is done."""
-    taken = folder.exists() and not (folder / "solution.json").exists()
-    if taken and not (folder.is_dir() and not any(folder.iterdir())):
-        raise SolutionError("this folder exists and is not a solution", where=str(folder), hint="Name another one.")
-    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    parent = next(parent for parent in free_place(folder).parents if parent.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise SolutionError("nothing can be written here", where=str(parent), hint="Name another folder.")
 
@@ -33,7 +31,7 @@ def check_free(folder: Path) -> None:
 def document(folder: Path, reading: Reading) -> dict[str, Any]:
     """How the data was read, to be kept as ``data.json`` beside the solution in ``folder``."""
     given = {
-        name: os.path.relpath(value, folder) if name in _ROLES and _is_file(value) else value
+        name: os.path.relpath(_real(value), os.path.realpath(folder)) if name in _ROLES and _is_file(value) else value
         for name, value in reading.given.items()
     }
     return {"format": FORMAT, "data": reading.data, "open": given}
@@ -59,8 +57,14 @@ def read(folder: Path) -> dict[str, Any]:
         ) from None
     for name in _ROLES:
         if _is_file(given.get(name)):
-            given[name] = os.path.normpath(folder / given[name])
+            given[name] = os.path.normpath(os.path.join(os.path.realpath(folder), given[name]))
     return given
+
+
+def _real(path: str) -> str:
+    """A path without links but its last part, which may be one."""
+    folder, name = os.path.split(os.path.expanduser(path))
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _is_file(value: Any) -> bool:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from leyden.cli.peak import peak_rss
+from leyden.cli.verbs import as_typed
 from leyden.engine.budget import format_bytes
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def print_verdict(certificate: Certificate, failing: str = "DOES NOT HOLD") -> N
         return
     to.print(f"[bold white on red] {failing} [/]")
     for failure in certificate.failures:
-        to.print(Padding(Text(failure, "red"), (0, 0, 0, 2)))
+        to.print(Padding(Text(as_typed(failure), "red"), (0, 0, 0, 2)))
     for bound in certificate.bounds.values():
         if not bound.holds:
             asked = "" if bound.tolerance is None else f", and {bound.tolerance:.0e} was asked for"

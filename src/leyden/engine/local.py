@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,11 +25,13 @@ def single_threaded_blas() -> Iterator[None]:
     """A context in which BLAS stays on the calling thread: threads are ours, and so is the order of summation.
 
     BLAS has one setting for the whole process. Several threads may be inside: the last one to leave sets it back.
+    It knows the libraries that are loaded when it is entered: SciPy brings one of its own.
     """
-    global _inside, _limited
+    global _inside
     with _counting:
-        if _inside == 0:
-            _limited = _blas().limit(limits=1)
+        scipy = "scipy.linalg" in sys.modules
+        if scipy not in _limits:
+            _limits[scipy] = _blas(scipy).limit(limits=1)
         _inside += 1
     try:
         yield
@@ -36,19 +39,18 @@ def single_threaded_blas() -> Iterator[None]:
         with _counting:
             _inside -= 1
             if _inside == 0:
-                _limited.restore_original_limits()
+                while _limits:
+                    _limits.popitem()[1].restore_original_limits()
 
 
 _counting = threading.Lock()
 _inside = 0
-_limited: Any = None
+_limits: dict[bool, Any] = {}
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    # Finding the loaded libraries takes milliseconds; those of NumPy and SciPy are loaded by now.
-    import scipy.linalg  # noqa: F401
-
+def _blas(with_scipy: bool) -> ThreadpoolController:
+    # Finding the loaded libraries takes milliseconds.
     return ThreadpoolController().select(user_api="blas")
 
 

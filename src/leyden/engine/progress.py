@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class Progress:
-    """Shows each pass while it runs: its number, rows done, GB/s, time left.
+    """Shows each pass while it runs: its number, rows done, time left, and GB/s where bytes are read.
 
     Parameters
     ----------
@@ -32,18 +33,20 @@ class Progress:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[done]:,} of {task.fields[n]:,} rows"),
-            TransferSpeedColumn(),
+            *([TransferSpeedColumn()] if nbytes else []),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
         )
-        done = 0
+        total = nbytes or rows
+        done, lock = 0, threading.Lock()
         with bar:
-            task = bar.add_task(label, total=nbytes, n=rows, done=0)
+            task = bar.add_task(label, total=total, n=rows, done=0)
 
             def advance(count: int) -> None:
                 nonlocal done
-                done += count
-                bar.update(task, completed=done * nbytes / rows, done=done)
+                with lock:
+                    done += count
+                    bar.update(task, completed=done * total / rows, done=done)
 
             yield advance

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from leyden.errors import DataError
-from leyden.rows.base import Block, Rows, as_target
+from leyden.rows.base import Block, Rows, as_array, as_target, check_numbers
 
 
 class ArrayRows(Rows):
@@ -34,6 +34,7 @@ class ArrayRows(Rows):
         self.columns = columns or tuple(f"x{j}" for j in range(array.shape[1]))
         self._roles = Roles(target, weight, group, array.shape[0], source)
         self.targets, self.has_weight = self._roles.names, self._roles.weight is not None
+        self.column_target = self._roles.column_target
         self.has_group = group is not None
         self.row_nbytes = array.shape[1] * array.itemsize + self._roles.row_nbytes
         self.stored_nbytes = int(self.row_nbytes * array.shape[0])
@@ -50,12 +51,13 @@ class Roles:
         self.names: tuple[str, ...] = ()
         if target is not None:
             self.target, self.names = as_target(target, n, source)
+        self.column_target = len(self.names) == 1 and np.ndim(target) == 2
         self.weight = as_target(weight, n, source, "weight")[0] if weight is not None else None
         if self.weight is not None:
             if self.weight.shape[1] != 1:
                 raise DataError(f"the weight has {self.weight.shape[1]} columns, not one", where=source)
             self.weight = self.weight[:, 0]
-        self.group = np.asarray(group) if group is not None else None
+        self.group = as_array(group, source, "the group") if group is not None else None
         if self.group is not None and self.group.ndim != 1:
             raise DataError(f"the group has {self.group.ndim} dimensions, not one", where=source)
         if self.group is not None and len(self.group) != n:
@@ -74,7 +76,7 @@ class Roles:
 
 
 def check_array(array: np.ndarray, source: str) -> None:
-    """Refuse arrays that no solver could use: not a table, empty, text, complex."""
+    """Refuse arrays that no solver could use: not a table, empty, not of real numbers."""
     if array.ndim != 2:
         raise DataError(
             f"an array of {array.ndim} dimensions is not a table",
@@ -83,7 +85,4 @@ def check_array(array: np.ndarray, source: str) -> None:
         )
     if array.shape[0] == 0 or array.shape[1] == 0:
         raise DataError(f"the table is empty ({array.shape[0]} rows, {array.shape[1]} columns)", where=source)
-    if array.dtype.kind == "c":
-        raise DataError("the numbers are complex; Leyden solves real problems", where=source)
-    if array.dtype.kind not in "fiub":
-        raise DataError(f"values of type {array.dtype} are not numbers", where=source, hint="Convert them first.")
+    check_numbers(array.dtype, source)

@@ -23,6 +23,11 @@ class ArrowRows(TableRows):
     def __init__(self, table: Any, *, source: str = "table", **options: Any):
         import pyarrow as pa
 
+        if isinstance(table, pa.ChunkedArray) or len(getattr(table, "shape", ())) == 1:
+            raise DataError(
+                f"a {type(table).__name__} is one column and cannot be seen as a table",
+                hint="Give a data frame, or an array of shape (rows, 1).",
+            )
         try:
             self._table = table if isinstance(table, pa.Table) else pa.table(table)
         except (TypeError, ValueError) as error:

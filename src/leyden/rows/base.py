@@ -60,6 +60,8 @@ class Rows(ABC):
         A name for each column.
     targets : tuple of str
         A name for each target column; empty when there is no target.
+    column_target : bool
+        Whether the only target was given as an array of shape (n, 1): answers then have two dimensions as well.
     has_weight, has_group : bool
     is_sparse : bool
         Whether blocks hold CSR matrices.
@@ -82,6 +84,7 @@ class Rows(ABC):
     dtype: np.dtype
     columns: tuple[str, ...]
     targets: tuple[str, ...] = ()
+    column_target: bool = False
     has_weight: bool = False
     has_group: bool = False
     is_sparse: bool = False
@@ -157,21 +160,46 @@ class RowMap(ABC):
         return dtype
 
 
+def as_array(values: Any, source: str, what: str = "the data") -> np.ndarray:
+    """What NumPy makes of an array, a list or a data frame; masked values and ragged lists are refused."""
+    if np.ma.is_masked(values):
+        raise DataError(f"{what} is masked in places", where=source, hint="Fill the masked values or drop the rows.")
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        ragged = "inhomogeneous" in str(error)
+        why = "its rows have different lengths" if ragged else f"{type(error).__name__}: {error}"
+        raise DataError(f"{what} cannot be seen as an array ({why})", where=source) from None
+
+
+def check_numbers(dtype: np.dtype, source: str, what: str = "the data") -> None:
+    """Refuse what is not real numbers: complex ones, dates and times, Python objects, text."""
+    if dtype.kind in "fiub":
+        return
+    if dtype.kind == "c":
+        raise DataError(f"{what} is complex; Leyden solves real problems", where=source)
+    if dtype.kind in "mM":
+        raise DataError(
+            f"{what} holds dates or times ({dtype}), not numbers",
+            where=source,
+            hint="Turn it into numbers first (hours since a date, say).",
+        )
+    held = "Python objects" if dtype.kind == "O" else f"values of type {dtype}"
+    raise DataError(
+        f"{what} holds {held}, not numbers", where=source, hint="Convert it first: numpy.asarray(..., dtype=float)."
+    )
+
+
 def as_target(target: Any, n: int, source: str, role: str = "target") -> tuple[np.ndarray, tuple[str, ...]]:
     """A target array as (n, k), with names for its columns."""
-    if np.ma.is_masked(target):
-        raise DataError(
-            f"the {role} is masked in places", where=source, hint="Fill the masked values or drop the rows."
-        )
-    array = np.asarray(target)
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or (not np.issubdtype(array.dtype, np.number) and array.dtype != bool):
+    array = as_array(target, source, f"the {role}")
+    if array.ndim not in (1, 2):
         raise DataError(
             f"the {role} must be one or two numeric dimensions, not {array.ndim} of {array.dtype}", where=source
         )
-    if np.iscomplexobj(array):
-        raise DataError(f"the {role} is complex; Leyden solves real problems", where=source)
+    check_numbers(array.dtype, source, f"the {role}")
+    if array.ndim == 1:
+        array = array[:, None]
     if len(array) != n:
         raise DataError(
             f"the {role} has {len(array):,} rows and the data has {n:,}",

@@ -17,14 +17,19 @@ from leyden.rows.table import TableRows, choose, kind
 # A piece is parsed in one go and held while it is read: a few thousand rows, and a seek is cheap beside its parsing.
 PIECE_NBYTES = 1 << 20
 
+# Arrow counts the spellings of NaN among those of null.
+NULL = ("", "#N/A", "#N/A N/A", "#NA", "N/A", "NA", "NULL", "n/a", "null")
+NAN = ("NaN", "nan", "-NaN", "-nan", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN")
+_SEEMS_NAN = re.compile(rb"nan|#(IND|QNAN)", re.IGNORECASE)
+
 
 class CSVRows(TableRows):
     """One CSV file or several with a row of column names each, one after another.
 
     The files are scanned once for line ends when they are opened, so that any range of rows can be parsed from its own
     bytes. A value in quotes must therefore not contain a line end. Types are inferred from the beginning of the first
-    file, every number as float64. Besides nothing at all, the usual spellings of a missing value (NA, NaN, null, ...)
-    are null when they are not in quotes.
+    file, every number as float64. Besides nothing at all, the usual spellings of a missing value (NA, N/A, null, ...)
+    are null when they are not in quotes. So is NaN in a column of text; in a column of numbers it is the number NaN.
 
     Parameters
     ----------
@@ -114,7 +119,13 @@ class CSVRows(TableRows):
         every = [[(name, self._types.get(name, pa.float64())) for name in names] for names in self._names]
         return [(path, pa.schema(fields)) for path, fields in zip(self._paths, every, strict=True)]
 
-    def _how(self, names: Sequence[str], types: dict[str, Any] | None = None, columns: Sequence[str] = ()) -> Any:
+    def _how(
+        self,
+        names: Sequence[str],
+        types: dict[str, Any] | None = None,
+        columns: Sequence[str] = (),
+        nulls: Sequence[str] = NULL,
+    ) -> Any:
         """Options of pyarrow for lines without a header."""
         from pyarrow import csv as pc
 
@@ -125,6 +136,7 @@ class CSVRows(TableRows):
             "convert_options": pc.ConvertOptions(
                 column_types=types or {},
                 include_columns=list(columns),
+                null_values=list(nulls),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
                 true_values=["true", "True", "TRUE"],
@@ -133,15 +145,12 @@ class CSVRows(TableRows):
         }
 
     def _batches(self, piece: int, columns: Sequence[str], rows: int) -> Iterator[Any]:
-        from pyarrow import csv as pc
-
         at = self._pieces[piece]
         path = self._paths[at.file]
         try:
             if size(path) != self._sizes[at.file]:
                 raise DataError("the file changed since it was opened", where=path, hint="Open it again.")
-            how = self._how(self._names[at.file], self._types, columns)
-            table = pc.read_csv(_buffer(read_piece(path, at)), **how)
+            table = self._parse(read_piece(path, at), self._names[at.file], columns)
         except LeydenError:
             raise
         except (OSError, ValueError) as error:
@@ -153,6 +162,19 @@ class CSVRows(TableRows):
                 hint="A value in quotes must not contain a line end: convert the file to Parquet.",
             )
         return iter(table.to_batches(max_chunksize=rows))
+
+    def _parse(self, lines: bytes, names: Sequence[str], columns: Sequence[str]) -> Any:
+        """These columns of some lines. NaN is null in a column of text, and there alone."""
+        import pyarrow as pa
+        from pyarrow import csv as pc
+
+        table = pc.read_csv(_buffer(lines), **self._how(names, self._types, columns))
+        text = [name for name in columns if pa.types.is_string(self._types[name])]
+        if text and _SEEMS_NAN.search(lines):
+            again = pc.read_csv(_buffer(lines), **self._how(names, self._types, text, (*NULL, *NAN)))
+            for name in text:
+                table = table.set_column(table.column_names.index(name), name, again[name])
+        return table
 
     def _where(self, piece: int, row: int) -> str:
         at = self._pieces[piece]

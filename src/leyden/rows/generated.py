@@ -52,12 +52,11 @@ def generated(
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from leyden.rows.generated import generated
+    >>> import leyden as ly
     >>> def regression(start, stop, random):
     ...     X = random.standard_normal((stop - start, 3))
     ...     return X, X @ [1.0, 2.0, 3.0]
-    >>> rows = generated(regression, 10_000, 3, seed=0)
+    >>> rows = ly.generated(regression, 10_000, 3, seed=0)
     >>> rows.shape, rows.targets
     ((10000, 3), ('target',))
     """

@@ -32,7 +32,8 @@ class MappedRows(Rows):
         self.shape = (rows.shape[0], len(self.columns))
         self.dtype = np.dtype(self.f.dtype(rows.dtype))
         self.is_sparse = self.f.sparse(rows.is_sparse)
-        self.targets, self.has_weight, self.has_group = rows.targets, rows.has_weight, rows.has_group
+        self.targets, self.column_target = rows.targets, rows.column_target
+        self.has_weight, self.has_group = rows.has_weight, rows.has_group
         self.source, self.stored_nbytes, self.files = rows.source, rows.stored_nbytes, rows.files
         # The block of the source and the mapped one are in memory together, unless the first is a view.
         own = rows.row_nbytes if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)

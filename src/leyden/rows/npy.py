@@ -57,12 +57,13 @@ class NpyRows(Rows):
         self.columns = tuple(f"x{j}" for j in range(self.shape[1]))
         self._roles = Roles(target, weight, group, self.shape[0], self.source)
         self.targets, self.has_weight = self._roles.names, self._roles.weight is not None
+        self.column_target = self._roles.column_target
         self.has_group = group is not None
         self.row_nbytes = self._stride + self._roles.row_nbytes
         self.stored_nbytes = self._stride * self.shape[0]
         self.decodes = is_remote(path)  # several reads at once hide what each has to wait
         del header
-        self._fd = None if is_remote(path) else os.open(self.path, os.O_RDONLY)
+        self._fd = None if is_remote(path) else self._open()
 
     def __del__(self) -> None:
         if (fd := self.__dict__.get("_fd")) is not None:
@@ -83,9 +84,16 @@ class NpyRows(Rows):
         view = memoryview(data.data).cast("B")
         done = 0
         while done < len(view):
-            count = self._read_into(view[done:], self._offset + start * self._stride + done)
+            row = start + done // self._stride
+            try:
+                count = self._read_into(view[done:], self._offset + start * self._stride + done)
+            except OSError as error:
+                raise DataError(
+                    f"the file cannot be read from row {row:,} on ({error.strerror})",
+                    where=self.source,
+                    hint="Check the disk, or copy the file to another one.",
+                ) from error
             if count == 0:
-                row = start + done // self._stride
                 raise DataError(
                     f"the file ends at row {row:,} of {self.shape[0]:,}",
                     where=self.source,
@@ -100,7 +108,7 @@ class NpyRows(Rows):
         return os.preadv(self._fd if self._fd is not None else self._open(), [view], position)
 
     def _open(self) -> int:
-        """Open the file where these rows have been unpickled."""
+        """The file, opened when it is first read where these rows have been unpickled."""
         with _opening:
             if self._fd is None:
                 try:

@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from leyden.errors import DataError, OptionError
 from leyden.rows import remote
 from leyden.rows.array import ArrayRows
-from leyden.rows.base import Rows
+from leyden.rows.base import Rows, as_array
 from leyden.rows.mapped import Cast, SelectColumns
 from leyden.rows.roles import SplitTarget, WithRoles
 from leyden.rows.sparse import CSRRows
@@ -57,7 +57,8 @@ def open(
     ----------
     source : path, glob, folder or list of paths; array, sparse matrix, data frame or Rows
         Files are known by their ending: ``.npy``, ``.npz``, ``.parquet``, ``.csv``, ``.tsv``, ``.svm`` and ``.mtx``.
-        Several files of a table or of svmlight rows are read one after another, in the order of their names.
+        Several files of a table or of svmlight rows are read one after another, in the order of their names. Of a
+        folder, what is hidden (names that begin with a dot or an underscore) and saved solutions are left out.
     target : str or list of str, array_like, path or int, optional
         What is to be predicted. Of a table, the name of one column or of several. Otherwise an array with one row for
         each row of the data, the path of a ``.npy`` file that holds one, or the number of a column, which is split off.
@@ -93,9 +94,8 @@ def open(
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from leyden.rows.open import open
-    >>> open(np.eye(3), target=[1, 2, 3])
+    >>> import numpy as np, leyden as ly
+    >>> ly.open(np.eye(3), target=[1, 2, 3])
     <Rows 3 × 3 float64 dense from array; target=target>
     """
     roles = {"target": target, "weight": weight, "group": group}
@@ -137,13 +137,8 @@ def _is_frame(source: Any) -> bool:
 
 
 def _as_array(source: Any) -> np.ndarray:
-    if np.ma.is_masked(source):
-        raise DataError("values are masked", where="array", hint="Fill the masked values or drop the rows.")
-    try:
-        array = np.asarray(source)
-    except ValueError:
-        raise DataError("the rows of the list have different lengths", where=type(source).__name__) from None
-    if array.dtype == object:
+    array = as_array(source, "array")
+    if array.dtype == object and array.ndim == 0:
         raise DataError(
             f"a {type(source).__name__} cannot be seen as a matrix",
             hint="Give a path, an array, a sparse matrix or a data frame.",
@@ -186,8 +181,11 @@ def _expand(path: str, format: str | None) -> list[str]:
     if remote.is_remote(path):
         return remote.expand(path, lambda file: format or _ending(file))
     if os.path.isdir(path):
-        inside = (str(file) for file in sorted(Path(path).rglob("*")) if file.is_file() and file.name[0] not in "._")
-        files = [file for file in inside if format or _ending(file)]
+        if _is_solution(path):
+            raise DataError(
+                "this is the folder of a saved solution, not data", where=path, hint="Read it with leyden.load."
+            )
+        files = [file for file in _inside(path) if format or _ending(file)]
         if not files:
             raise DataError("there is no data file in this folder", where=path, hint=_known())
         return files
@@ -199,6 +197,19 @@ def _expand(path: str, format: str | None) -> list[str]:
     if not files:
         raise DataError("no file matches", where=path, hint="Check the pattern.")
     return files
+
+
+def _inside(folder: str) -> list[str]:
+    """The files of a folder and of those below it, in order; not what is hidden, and no saved solution."""
+    found = []
+    for at, below, files in os.walk(folder):
+        below[:] = [name for name in below if name[0] not in "._" and not _is_solution(os.path.join(at, name))]
+        found += [Path(at, name) for name in files if name[0] not in "._"]
+    return [str(path) for path in sorted(found) if path.is_file()]
+
+
+def _is_solution(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "solution.json"))
 
 
 def _ending(path: str) -> str | None:

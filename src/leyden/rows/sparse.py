@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from leyden.errors import DataError
 from leyden.rows.array import Roles
-from leyden.rows.base import Block, Rows
+from leyden.rows.base import Block, Rows, check_numbers
 
 
 class CSRRows(Rows):
@@ -38,6 +38,7 @@ class CSRRows(Rows):
         self.columns = columns or tuple(f"x{j}" for j in range(d))
         self._roles = Roles(target, weight, group, n, source)
         self.targets, self.has_weight = self._roles.names, self._roles.weight is not None
+        self.column_target = self._roles.column_target
         self.has_group = group is not None
         data, indices, indptr = self.matrix.data, self.matrix.indices, self.matrix.indptr
         self.stored_nbytes = int(data.nbytes + indices.nbytes + indptr.nbytes + self._roles.row_nbytes * n)
@@ -78,10 +79,7 @@ def as_csr(matrix: Any, source: str) -> sp.csr_array:
         raise DataError(f"a sparse array of {matrix.ndim} dimensions is not a table", where=source)
     if matrix.shape[0] == 0 or matrix.shape[1] == 0:
         raise DataError(f"the table is empty ({matrix.shape[0]} rows, {matrix.shape[1]} columns)", where=source)
-    if matrix.dtype.kind == "c":
-        raise DataError("the numbers are complex; Leyden solves real problems", where=source)
-    if matrix.dtype.kind not in "fiub":
-        raise DataError(f"values of type {matrix.dtype} are not numbers", where=source, hint="Convert them first.")
+    check_numbers(matrix.dtype, source)
     a = sp.csr_array(matrix)
     try:
         a.check_format(full_check=True)

@@ -75,7 +75,7 @@ class SvmlightRows(Rows):
         self._starts = np.concatenate([[0], np.cumsum([piece.rows for piece in self._pieces])])
         self.shape, self.columns = (n, d), tuple(f"x{j}" for j in range(d))
         self._roles = Roles(target, weight, group, n, self.source)
-        self.targets = self._roles.names or ("label",)
+        self.targets, self.column_target = self._roles.names or ("label",), self._roles.column_target
         self.has_weight, self.has_group = weight is not None, group is not None
         self.stored_nbytes = sum(size(path) for path in self._paths)
         self.row_nbytes = entries / n * (self.dtype.itemsize + 4) + 4 + 8 + self._roles.row_nbytes

@@ -253,6 +253,8 @@ def _condition(c: Coordinates, whitening: Whitening, gradient: GradientResult) -
     largest = math.sqrt(1 + eta) * spectral_norm_bound(factor) / (1 - distance) if distance < 0.9 else math.inf
     largest = min(largest, _frobenius_norm(c, gradient))
     upper = largest * whitening.norm / math.sqrt(1 - eta) if eta < 1 else math.inf
+    if whitening.rank == 0:
+        upper = 1.0
     rng = np.random.default_rng(0)
     large, small = rng.standard_normal((2, len(w)))
     for _ in range(20):

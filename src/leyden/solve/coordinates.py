@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.rows.base import Block, Rows
 
@@ -136,7 +135,7 @@ def probe(rows: Rows, *, intercept: bool, ridge: float, memory: int) -> Probe:
     for i in range(runs):
         start = min(i * (n // runs), n - length)
         block = rows.read(start, start + length)
-        data = block.data.toarray() if sp.issparse(block.data) else block.data
+        data = block.data if isinstance(block.data, np.ndarray) else block.data.toarray()
         weight = block.weight if block.weight is not None else np.ones(block.rows)
         target = block.target if block.target is not None else np.zeros((block.rows, k))
         parts.append((np.array(data, dtype=np.float64), np.array(target), np.array(weight)))

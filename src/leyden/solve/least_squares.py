@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from leyden import options as check
 from leyden.certificate import Certificate
-from leyden.engine.budget import parse_memory
 from leyden.engine.executor import Executor, as_executor
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
@@ -31,7 +31,7 @@ class LeastSquares(Solution):
     Attributes
     ----------
     x : ndarray, shape (d,) or (d, k)
-        Coefficients; two-dimensional when there are several targets.
+        Coefficients; two-dimensional when there are several targets, or one of shape (n, 1).
     intercept : float or ndarray, shape (k,)
         Zero when none was asked.
     rank : int
@@ -108,7 +108,9 @@ class LeastSquares(Solution):
     def verify(
         self,
         rows: Any,
+        b: Any = None,
         *,
+        weights: Any = None,
         memory: str | int | None = None,
         executor: Executor | None = None,
         progress: bool | None = False,
@@ -119,18 +121,12 @@ class LeastSquares(Solution):
         fail, never hold. The gradient, which doubled arithmetic reproduces to some thirty digits, is compared with the
         one saved: any change of an answer or of a row that moves it is seen.
         """
-        rows = rows if isinstance(rows, Rows) else open_rows(rows)
-        if rows.shape != self.shape or len(rows.targets) != len(self.targets):
-            return Certificate(
-                {},
-                failures=(
-                    f"the data has {rows.shape[0]:,} rows, {rows.shape[1]:,} columns, {len(rows.targets)} targets; the "
-                    f"solution is of {self.shape[0]:,} rows, {self.shape[1]:,} columns, {len(self.targets)} targets",
-                ),
-            )
         runs = as_executor(executor)
-        budget = runs.memory() if memory is None else parse_memory(memory)
-        engine = Engine(budget, executor=runs, progress=Progress(progress))
+        budget = runs.memory() if memory is None else check.memory(memory)
+        engine = Engine(budget, executor=runs, progress=Progress(check.progress(progress)))
+        rows = open_rows(rows, target=b, weight=weights)
+        if rows.shape != self.shape or len(rows.targets) != len(self.targets):
+            return Certificate({}, failures=(self._of_another_shape(rows),))
         with single_threaded_blas():
             gradient, whitening = measure(
                 engine, rows, self._coordinates, self._x, self._x0, self._whitening, "verify", whiten=True
@@ -145,7 +141,9 @@ class LeastSquares(Solution):
             shortest, _ = minimum_norm(self._coordinates, whitening.null, self._x, self._x0)
             if np.linalg.norm(shortest - self._x) > 1e-8 * np.linalg.norm(self._x):
                 return Certificate(found.bounds, 1, rows.stored_nbytes, failures=("this is not the shortest solution",))
-        failures = [*_changed(gradient, self._gradient, self._x, self._x0)]
+        failures = _changed(gradient, self._gradient, self._x, self._x0)
+        if failures and not rows.has_weight:
+            failures = [f"{failures[0]}, or the weights it was solved with were not given"]
         if not np.allclose(gradient.rr, self._rr, rtol=1e-6):
             failures.append("the saved residual norm is not that of the data")
         if self.columns != rows.columns:
@@ -164,6 +162,16 @@ class LeastSquares(Solution):
         if whitening.null is None and not (stored[1] <= 1.1 * stored[0] + np.finfo(float).tiny).all():
             failures.append("a coefficient is claimed to be more precise than the data says")
         return Certificate(found.bounds, 1, rows.stored_nbytes, failures=tuple(failures))
+
+    def _of_another_shape(self, rows: Rows) -> str:
+        has, solved = (
+            f"{n:,} rows, {d:,} columns, {k} target(s)"
+            for (n, d), k in ((rows.shape, len(rows.targets)), (self.shape, len(self.targets)))
+        )
+        sentence = f"the data has {has}; the solution is of {solved}"
+        if not rows.targets:
+            sentence += ": give b, or open the rows with target= (and weight=, if there were weights)"
+        return sentence
 
     def _problem(self) -> dict[str, Any]:
         c = self._coordinates
@@ -261,8 +269,8 @@ class LeastSquares(Solution):
     def __str__(self) -> str:
         n, d = self.shape
         lines = [f"least squares, {n:,} × {d:,}, rank {self.rank}, ridge {self.ridge:g}"]
-        if self._single:
-            lines.append(f"residual norm {self.residual_norm:.6g}, R² {self.r2:.4f}")
+        if len(self.targets) == 1:
+            lines.append(f"residual norm {np.sqrt(self._rr[0]):.6g}, R² {self._r2[0]:.4f}")
         return "\n".join([*lines, str(self.certificate), str(self.trace)])
 
 

@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from leyden import options as check
 from leyden.certificate import Certificate
-from leyden.engine.budget import parse_memory
 from leyden.engine.checkpoint import Checkpoint, as_checkpoint, fingerprint
 from leyden.engine.executor import Executor, as_executor
 from leyden.engine.local import single_threaded_blas
@@ -83,11 +83,12 @@ def lstsq(
         The rows (n, d): anything :func:`leyden.open` takes. float32 and integer data are used
         exactly as given (64-bit integers up to 2⁵³).
     b : array, shape (n,) or (n, k), optional
-        Targets; not needed when the rows carry a target.
+        Targets; not needed when the rows carry a target. As in NumPy, x has shape (d,) for the first and (d, k) for the
+        second, k = 1 included.
     ridge : float, default 0
         λ. The intercept is never penalised.
     weights : array, shape (n,), optional
-        ``w``, zero or more.
+        ``w``, zero or more; not needed when the rows were opened with ``weight=``.
     intercept : bool, default False
         Whether to fit x0.
     tol : float, default 1e-14
@@ -102,6 +103,7 @@ def lstsq(
     threads : int, optional
         All processors by default. For a given ``method`` and budget the answer has the same bits whatever their number.
     seed : int, default 0
+        Of whatever is random, below 2⁶⁴.
     checkpoint : path, optional
         A folder to keep what has been done in, so that the same call goes on from there if this one is cut short, to
         the same bits. It is removed when the answer is there.
@@ -170,35 +172,36 @@ def plan(
     progress: bool | None = None,
 ) -> Plan:
     """Plan of :func:`lstsq`; same arguments."""
-    rows = _open(a, b, weights)
-    if not (isinstance(ridge, int | float | np.number) and 0 <= ridge < math.inf):
-        raise OptionError(f"ridge={ridge!r} must be a number, zero or more")
-    if not 0 < tol < 1:
-        raise OptionError(f"tol={tol!r} must lie between 0 and 1")
-    if forward_tol is not None and not forward_tol > 0:
-        raise OptionError(f"forward_tol={forward_tol!r} must be positive")
-    if method != "auto" and method not in METHODS:
-        raise OptionError(f"method='{method}' is not one of auto, {', '.join(METHODS)}")
+    options = Options(
+        ridge=check.zero_or_more("ridge", ridge),
+        intercept=check.flag("intercept", intercept),
+        tol=check.fraction("tol", tol),
+        forward_tol=None if forward_tol is None else check.positive("forward_tol", forward_tol),
+        seed=check.seed(seed),
+        memory=as_executor(executor).memory() if memory is None else check.memory(memory),
+        threads=check.threads(threads),
+        progress=check.progress(progress),
+        checkpoint=as_checkpoint(checkpoint),
+        executor=executor,
+    )
+    method = check.one_of("method", method, ("auto", *METHODS))
+    rows = open_rows(a, target=b, weight=weights)
     if not rows.targets:
         raise OptionError("there is no target", where=rows.source, hint="Give b, or open the rows with target=.")
-    kept = as_checkpoint(checkpoint)
     identity = {
         "verb": "lstsq",
-        "ridge": float(ridge),
-        "intercept": bool(intercept),
-        "tol": float(tol),
-        "forward_tol": forward_tol,
+        "ridge": options.ridge,
+        "intercept": options.intercept,
+        "tol": options.tol,
+        "forward_tol": options.forward_tol,
         "method": method,
-        "memory": memory,
-        "seed": int(seed),
-        "data": fingerprint(rows) if kept else None,
+        "memory": None if memory is None else options.memory,
+        "seed": options.seed,
+        "data": fingerprint(rows) if options.checkpoint else None,
     }
-    begun = kept.begun(identity) if kept else None
-    wanted = as_executor(executor).memory() if memory is None and not begun else memory
-    budget = begun["memory"] if begun else parse_memory(wanted)
-    options = Options(
-        float(ridge), bool(intercept), float(tol), forward_tol, int(seed), budget, threads, progress, kept, executor
-    )
+    begun = options.checkpoint.begun(identity) if options.checkpoint else None
+    if begun:
+        options = replace(options, memory=begun["memory"])
     with single_threaded_blas():
         seen = probe(rows, intercept=options.intercept, ridge=options.ridge, memory=options.memory)
     if begun:
@@ -207,12 +210,6 @@ def plan(
         rate = math.inf if rows.in_memory else read_rate(rows, options.memory)
         chosen = choose(rows, options, seen, method, rate)
     return replace(chosen, _run=lambda plan: _run(plan, rows, options, seen, identity))
-
-
-def _open(a: Any, b: Any, weights: Any) -> Rows:
-    if isinstance(a, Rows) and b is None and weights is None:
-        return a
-    return open_rows(a, target=b, weight=weights)
 
 
 def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[str, Any]) -> LeastSquares:
@@ -272,7 +269,7 @@ def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[s
         certificate=certificate,
         trace=engine.trace,
         plan=plan if plan.method == method else replace(plan, method=method),
-        single=len(rows.targets) == 1,
+        single=len(rows.targets) == 1 and not rows.column_target,
     )
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden import doubled
 from leyden.doubled import LANES
@@ -114,7 +113,7 @@ class Gram(Reduction[Sum, MeasuredGram]):
 
     def update(self, state: Sum, block: Block) -> Sum:
         c = self.coordinates
-        if sp.issparse(block.data):
+        if not isinstance(block.data, np.ndarray):
             columns = self._scratch.array("columns", (self.q,), np.int64)
             values = self._scratch.array("values", (self.q,))
             for data, target, weight in tiles(block, block.rows):
@@ -211,7 +210,11 @@ class SparseSignSketch(Reduction[np.ndarray, np.ndarray]):
 
     def positions(self, chunk: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the sketch (CHUNK, zeta) and signs (CHUNK, zeta) for the rows of one chunk of the stream."""
-        bits = np.random.Philox(key=[self.seed, chunk]).random_raw(self.CHUNK * self.zeta).reshape(self.CHUNK, -1)
+        bits = (
+            np.random.Philox(key=np.array([self.seed, chunk], dtype=np.uint64))
+            .random_raw(self.CHUNK * self.zeta)
+            .reshape(self.CHUNK, -1)
+        )
         return ((bits >> np.uint64(32)) * np.uint64(self.size)) >> np.uint64(32), (bits & np.uint64(1)).astype(bool)
 
     def update(self, state: np.ndarray, block: Block) -> np.ndarray:

@@ -16,8 +16,9 @@ import math
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import LinAlgError, solve_triangular
+from numpy.linalg import LinAlgError
 
+from leyden.engine.local import single_threaded_blas
 from leyden.solve import _kernels
 from leyden.solve.coordinates import norms
 from leyden.solve.reductions import U, gamma
@@ -59,6 +60,10 @@ def spectral_norm_bound(a: np.ndarray) -> float:
     return size * math.sqrt(certain + gamma(max(m, p) + 2) * trace) * (1 + 4 * U)
 
 
+#: Up to this size NumPy inverts a triangle: its LU factorization finds nothing to do, and importing SciPy costs more.
+SMALL = 256
+
+
 def inverse(r: np.ndarray) -> np.ndarray | None:
     """``R⁻¹`` of an upper triangular R, column by column by substitution; None when R is singular.
 
@@ -66,8 +71,19 @@ def inverse(r: np.ndarray) -> np.ndarray | None:
     """
     if not np.diag(r).all():
         return None
-    x = np.triu(solve_triangular(r, np.eye(len(r)), check_finite=False))
+    x = np.triu(_solve_triangular(r))
     return x if np.isfinite(x).all() else None
+
+
+def _solve_triangular(r: np.ndarray) -> np.ndarray:
+    """X of ``R X = I``."""
+    if len(r) <= SMALL:
+        return np.linalg.solve(r, np.eye(len(r)))
+    from scipy.linalg import solve_triangular
+
+    with single_threaded_blas():
+        x: np.ndarray = solve_triangular(r, np.eye(len(r)), check_finite=False)
+    return x
 
 
 class Whitening:
@@ -163,7 +179,7 @@ class Whitening:
             return np.empty((0, len(self.x)))
         c = np.linalg.cholesky(self.gram).T
         if self.null is None and np.array_equal(self.x, np.triu(self.x)):
-            return c @ solve_triangular(self.x, np.eye(self.rank))
+            return c @ _solve_triangular(self.x)
         return c @ np.linalg.pinv(self.x, rcond=0)
 
     @cached_property
