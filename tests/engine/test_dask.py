@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import platform
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -98,6 +99,16 @@ def test_the_size_of_a_task_does_not_change_the_answer(dask, folder):
         assert_same_bits(answers[0], other)
 
 
+def test_threads_of_one_worker_fold_several_tasks_at_once(folder):
+    from distributed import Client
+
+    rows = SOURCES["npy"](folder)
+    with Client(processes=False, n_workers=1, threads_per_worker=4, dashboard_address=":0", set_as_default=False) as c:
+        for method in ("gram64", "tsqr"):
+            there = ly.lstsq(rows, **SMALL, method=method, executor=ly.Dask(c, task="50kB"))
+            assert_same_bits(there, ly.lstsq(rows, **SMALL, method=method))
+
+
 def test_a_solution_is_verified_on_the_cluster(dask, folder):
     rows = SOURCES["parquet"](folder)
     solution = ly.lstsq(rows, **SMALL)
@@ -187,6 +198,22 @@ def test_a_run_goes_on_elsewhere_to_the_same_bits(dask, folder, tmp_path, begins
     assert not (tmp_path / "run").exists()
 
 
+def test_a_node_lost_before_it_is_brought_is_made_again(dask, folder, monkeypatch):
+    rows, bring, lost = SOURCES["npy"](folder), engine_dask._Pass._bring, []
+
+    def losing(self, nodes):
+        if not lost:
+            lost.append(nodes[0])
+            self.client.cancel(self.made[nodes[0]], force=True)
+            assert settles(self.made[nodes[0]].cancelled)
+        bring(self, nodes)
+
+    monkeypatch.setattr(engine_dask._Pass, "_bring", losing)
+    there = ly.lstsq(rows, **SMALL, executor=dask)
+    assert lost
+    assert_same_bits(there, ly.lstsq(rows, **SMALL))
+
+
 def test_an_interrupt_leaves_nothing_running(dask, folder):
     with pytest.raises(KeyboardInterrupt):
         ly.lstsq(SOURCES["npy"](folder), **SMALL, executor=Stopping(dask))
@@ -198,8 +225,6 @@ def test_an_interrupt_leaves_nothing_running(dask, folder):
 
 
 def settles(condition, seconds=10):
-    import time
-
     end = time.monotonic() + seconds
     while not (there := condition()) and time.monotonic() < end:
         time.sleep(0.05)

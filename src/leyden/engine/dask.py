@@ -18,6 +18,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
@@ -64,7 +65,8 @@ class Dask:
     Raises
     ------
     OptionError
-        If there is no scheduler at the address, or ``distributed`` is not installed.
+        If there is no scheduler at the address, or ``distributed`` is not installed. A pass raises it where there are
+        no workers or they are of another version, and ClusterError where too many are lost.
 
     Examples
     --------
@@ -102,26 +104,32 @@ class Dask:
         ----------
         workers : int
         memory : str or int, optional
-            The budget of the runs to come, for each process; by default Dask shares out the memory of the machine.
+            The budget of the runs to come, for each process; by default they share half of the memory that is free.
         """
         import logging
 
         distributed = _distributed()
         if workers < 1:
             raise OptionError(f"workers={workers} is not a number of processes")
-        limit = "auto" if memory is None else int((parse_memory(memory) + OVERHEAD) / SPILLS_AT)
+        if memory is None:
+            limit = 2 * parse_memory(None) // workers
+        else:
+            limit = int((parse_memory(memory) + OVERHEAD) / SPILLS_AT)
         with ExitStack() as stack:
             with _without_interrupts():
-                cluster = distributed.LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",  # without an address Dask would take port 8787
-                    scheduler_kwargs={"dashboard": False},
-                    memory_limit=limit,
-                    silence_logs=logging.CRITICAL,
-                )
+                try:
+                    cluster = distributed.LocalCluster(
+                        n_workers=workers,
+                        threads_per_worker=1,
+                        processes=True,
+                        host="127.0.0.1",
+                        dashboard_address="127.0.0.1:0",  # without an address Dask would take port 8787
+                        scheduler_kwargs={"dashboard": False},
+                        memory_limit=limit,
+                        silence_logs=logging.CRITICAL,
+                    )
+                except RuntimeError as error:
+                    raise ClusterError(f"the workers could not be started ({error})") from error
                 client = distributed.Client(stack.enter_context(cluster), set_as_default=False)
                 stack.enter_context(client)
             yield cls(client)
@@ -376,7 +384,7 @@ class _Pass:
             return
         try:
             states = self.client.gather([self.made[node] for node in nodes])
-        except _cancelled():
+        except CancelledError:
             lost = [node for node in nodes if self.made[node].cancelled()]
             for node in lost or nodes:
                 del self.made[node]
@@ -483,15 +491,8 @@ def _distributed() -> Any:
     return distributed
 
 
-def _cancelled() -> tuple[type[BaseException], ...]:
-    from concurrent.futures import CancelledError
-
-    return (CancelledError, _distributed().CancelledError)
-
-
 def _connect(address: str) -> Any:
     import asyncio
-    from concurrent.futures import ThreadPoolExecutor
 
     distributed = _distributed()
     from distributed.comm import connect
