@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -68,12 +70,17 @@ def test_ctrl_c_ends_the_workers_with_one_line(data):
         _, said = run.communicate(timeout=30)
     assert run.returncode == 130
     assert said == "leyden: interrupted\n"
-    left = [process for process in psutil.process_iter(["pid", "status"]) if of_group(process.pid, run.pid)]
-    assert all(process.status() == psutil.STATUS_ZOMBIE for process in left)
+    end = time.monotonic() + 10
+    while alive(run.pid) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert alive(run.pid) == []
 
 
-def of_group(pid, group):
-    try:
-        return os.getpgid(pid) == group
-    except ProcessLookupError:
-        return False
+def alive(group):
+    """The processes of a group that are still running."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.cmdline())
+    return found

@@ -30,7 +30,7 @@ def slow_rows(n=N, seconds=0.02):
         i = np.arange(start, stop, dtype=float)
         return np.column_stack([np.sin(i), np.cos(i), np.sin(1.5 * i)]), np.sin(2 * i + 1)
 
-    return ly.generated(function, n, 3)
+    return ly.generated(function, n, 3, chunk=500)
 
 
 class Hosts:

@@ -52,6 +52,36 @@ def test_a_seed_makes_every_range_again_bit_for_bit(check_rows, chunk):
     assert (generated(noise, 300, 3, seed=6, chunk=chunk).read(0, 300).data != rows.read(0, 300).data).all()
 
 
+@pytest.mark.parametrize("length", [17, 64, 100, 128])
+def test_consecutive_reads_make_each_chunk_once(length):
+    made = []
+
+    def counted(start, stop, random):
+        made.append((start, stop))
+        return noise(start, stop, random)
+
+    rows = generated(counted, 300, 3, seed=5, chunk=64)
+    made.clear()
+    buffer = rows.buffer(length)
+    for start in range(0, 300, length):
+        block = rows.read(start, min(start + length, 300), buffer)
+        assert np.shares_memory(block.data, buffer)
+    assert made == [(0, 64), (64, 128), (128, 192), (192, 256), (256, 300)]
+
+
+def test_without_a_seed_no_call_makes_more_rows_than_asked_for():
+    made = []
+
+    def counted(start, stop):
+        made.append(stop - start)
+        return index_rows(start, stop)
+
+    rows = generated(counted, 10_000, 2, chunk=300)
+    rows.read(0, 1000)
+    rows.read(9_900, 10_000)
+    assert made == [1, 300, 300, 300, 100, 100]
+
+
 def test_chunks_of_random_numbers_are_independent_of_their_order():
     first = philox(3, 10).random(4)
     philox(3, 9).random(100)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import leyden as ly
 from leyden.errors import DataError
 from leyden.rows import open
 from leyden.rows.parquet import ParquetRows
@@ -55,6 +56,40 @@ def test_memory_is_bounded_by_a_batch_and_not_by_a_row_group(tmp_path):
         rows.read(start, start + 1000, buffer)
         most = max(most, pa.total_allocated_bytes() - before)
     assert most < n * d * 8 // 2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_dictionary": False, "compression": "none"},
+        {"compression": "zstd"},
+        {"use_dictionary": False, "data_page_size": 1 << 18, "max_rows_per_page": 1 << 30},
+    ],
+)
+@pytest.mark.parametrize("row_group_size", [5_000, 60_000])
+def test_decoding_takes_no_more_memory_than_is_reckoned_with(tmp_path, options, row_group_size):
+    values = np.random.default_rng(0).standard_normal((20, 60_000))
+    table = pa.table({f"x{j}": column for j, column in enumerate(values)})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=row_group_size, **options)
+    del table
+    rows = open(tmp_path / "a.parquet")
+    buffer = rows.buffer(1000)
+    before, most = pa.total_allocated_bytes(), 0
+    for start in range(0, 60_000, 1000):
+        rows.read(start, start + 1000, buffer)
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < rows.reader_nbytes(1000)
+    rows.release()
+    assert pa.total_allocated_bytes() <= before
+
+
+def test_pieces_are_as_long_as_row_groups(tmp_path, table):
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=300)
+    assert open(tmp_path / "a.parquet", columns=["distance"]).piece_rows == 300
+    pq.write_table(table.slice(0, 500), tmp_path / "b.parquet", row_group_size=500)
+    mixed = open(tmp_path / "?.parquet", columns=["distance"])
+    assert 100 < mixed.piece_rows < 500
+    assert mixed.map(ly.Intercept()).piece_rows == mixed.piece_rows
 
 
 def test_folder_list_and_glob_are_the_same_rows(tmp_path, table):

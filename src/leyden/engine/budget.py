@@ -86,36 +86,61 @@ class Layout:
         return min(self.segment_rows, self.rows - segment * self.segment_rows)
 
 
+def reading_nbytes(rows: Rows, block_rows: int) -> float:
+    """Memory of one thread for reading: its blocks, and what it makes them with."""
+    blocks = 0 if rows.in_memory else READ_AHEAD
+    return blocks * block_rows * rows.row_nbytes + rows.reader_nbytes(block_rows)
+
+
+def least(rows: Rows, reductions: Sequence[Reduction[Any, Any]]) -> tuple[float, float]:
+    """Memory of one thread to read, one row at a time, and to compute: below their sum there is no layout."""
+    blocks = 1 if rows.in_memory else 2 * READ_AHEAD
+    compute = sum(3 * reduction.state_nbytes + reduction.scratch_nbytes for reduction in reductions)
+    return blocks * rows.row_nbytes + rows.reader_nbytes(1), compute
+
+
 def layout(rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, threads: int | None = None) -> Layout:
     """Cut ``rows`` so that reading ahead, the states and the scratch of ``reductions`` fit into ``memory`` bytes.
 
     The length of a block follows from the budget and the width of a row alone, so that the same call on a machine with
-    other processors gives the same bits; the number of threads then follows from what is left.
+    other processors gives the same bits; the number of threads then follows from what is left. Blocks and segments
+    begin where a piece of the data does, as far as pieces are of one length: a segment is no shorter than a piece, so
+    that no two threads decode the same one, unless that would leave one segment.
 
     Raises
     ------
     BudgetError
-        If not even one row at a time fits.
+        If not even one thread that reads one row at a time fits.
     """
-    n = rows.shape[0]
+    n, piece = rows.shape[0], rows.piece_rows
     state = sum(r.state_nbytes for r in reductions)
     scratch = sum(r.scratch_nbytes for r in reductions)
     target = MEMORY_BLOCK_NBYTES if rows.in_memory else FILE_BLOCK_NBYTES
-    left = memory - 3 * state - scratch
-    block_rows = int(min(target, max(left, 0) / (1 if rows.in_memory else 2 * READ_AHEAD)) / max(rows.row_nbytes, 1))
-    if block_rows < 1:
-        need = 3 * state + scratch + 2 * READ_AHEAD * math.ceil(rows.row_nbytes)
+    read, compute = least(rows, reductions)
+    if read + compute > memory:
         raise BudgetError(
-            f"a budget of {format_bytes(memory)} is too small: the states take {format_bytes(3 * state + scratch)} and "
-            f"one row {format_bytes(rows.row_nbytes)}",
-            hint=f'Give at least memory="{math.ceil(need * 1.1 / 1e6)}MB".',
+            f"a budget of {format_bytes(memory)} is too small: one thread takes {format_bytes(read)} to read and "
+            f"{format_bytes(compute)} to compute",
+            hint=f'Give at least memory="{math.ceil((read + compute) * 1.1 / 1e6)}MB".',
         )
+    row = read - rows.reader_nbytes(0)
+    # One state is being folded and one merged; the others wait in the tree of merges, one a level.
+    free = memory - 2 * state - scratch - read
+    levels = math.ceil(math.log2(n * rows.row_nbytes / max(4 * state, 1) + 2))
+    levels = max(1, min(levels, int(free / 2 / max(state, 1))))
+    tree = levels * state
+    block_rows = int(min(target / max(rows.row_nbytes, 1), (free - tree) / max(row, 1) + 1))
     block_rows = max(1, min(block_rows, n))
-    # A segment costs a start and a merge of the states: make it long enough to hide them.
-    per_segment = max(1, math.ceil(4 * state / max(block_rows * rows.row_nbytes, 1)))
-    segment_rows = block_rows * per_segment
+    if block_rows > piece:
+        block_rows -= block_rows % piece
+    elif piece < n:
+        block_rows = math.ceil(piece / math.ceil(piece / block_rows))
+    # A segment costs a start and a merge of the states: make it long enough to hide them, and the tree low enough.
+    shortest = max(4 * state / max(rows.row_nbytes, 1), n / (2**levels - 1))
+    segment_rows = block_rows * max(1, math.ceil(shortest / block_rows))
+    if block_rows < piece < n:
+        segment_rows = piece * math.ceil(segment_rows / piece)
     segments = -(-n // segment_rows)
-    per_thread = (0 if rows.in_memory else READ_AHEAD * block_rows * rows.row_nbytes) + state + scratch
-    tree = state * max(1, math.ceil(math.log2(segments + 1)))
-    fitting = int(max(memory - tree, per_thread) // max(per_thread, 1))
+    per_thread = reading_nbytes(rows, block_rows) + state + scratch
+    fitting = int(max(memory - tree - state, per_thread) // max(per_thread, 1))
     return Layout(n, block_rows, segment_rows, max(1, min(threads or thread_count(), fitting, segments)), memory)

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.engine.budget import Layout
 from leyden.engine.reduction import Reduction, digest
@@ -52,7 +51,7 @@ def fingerprint(rows: Rows) -> dict[str, Any]:
     for place in range(PLACES):
         start = place * (n - length) // (PLACES - 1)
         block = rows.read(start, start + length)
-        data: Any = block.data.toarray() if sp.issparse(block.data) else block.data
+        data: Any = block.data if isinstance(block.data, np.ndarray) else block.data.toarray()
         for part in (data, block.target, block.weight):
             if part is not None:
                 found.update(np.ascontiguousarray(part).tobytes())

@@ -206,4 +206,5 @@ def read_rate(rows: Rows, memory: int) -> float:
         rows.read(start, stop, buffer)
         best = max(best, (stop - start) * stored / max(time.perf_counter() - began, 1e-9))
         start = stop if stop < n else 0
+    rows.release()
     return best

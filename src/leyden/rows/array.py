@@ -8,6 +8,7 @@ import numpy as np
 
 from leyden.errors import DataError
 from leyden.rows.base import Block, Rows, as_array, as_target, check_numbers
+from leyden.rows.stored import StoredArray
 
 
 class ArrayRows(Rows):
@@ -39,43 +40,58 @@ class ArrayRows(Rows):
         self.row_nbytes = array.shape[1] * array.itemsize + self._roles.row_nbytes
         self.stored_nbytes = int(self.row_nbytes * array.shape[0])
 
+    def reader_nbytes(self, rows: int) -> float:
+        return self._roles.reader_nbytes(rows)
+
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         return Block(start, self.array[start:stop], *self._roles.read(start, stop))
 
 
 class Roles:
-    """Target, weight and group arrays held in memory beside the rows they belong to."""
+    """Target, weight and group beside the rows they belong to: arrays in memory, or in ``.npy`` files."""
 
     def __init__(self, target: Any, weight: Any, group: Any, n: int, source: str):
-        self.target: np.ndarray | None = None
+        self.target: np.ndarray | StoredArray | None = None
+        self.weight: np.ndarray | StoredArray | None = None
+        self.group: np.ndarray | StoredArray | None = None
         self.names: tuple[str, ...] = ()
         if target is not None:
             self.target, self.names = as_target(target, n, source)
         self.column_target = len(self.names) == 1 and np.ndim(target) == 2
-        self.weight = as_target(weight, n, source, "weight")[0] if weight is not None else None
-        if self.weight is not None:
-            if self.weight.shape[1] != 1:
-                raise DataError(f"the weight has {self.weight.shape[1]} columns, not one", where=source)
-            self.weight = self.weight[:, 0]
-        self.group = as_array(group, source, "the group") if group is not None else None
-        if self.group is not None and self.group.ndim != 1:
-            raise DataError(f"the group has {self.group.ndim} dimensions, not one", where=source)
-        if self.group is not None and len(self.group) != n:
-            raise DataError(f"the group has {len(self.group):,} rows and the data has {n:,}", where=source)
-        self.row_nbytes = sum(a.itemsize * (a.shape[1] if a.ndim > 1 else 1) for a in self._arrays())
-
-    def _arrays(self) -> list[np.ndarray]:
-        return [a for a in (self.target, self.weight, self.group) if a is not None]
+        if weight is not None:
+            self.weight, names = as_target(weight, n, source, "weight")
+            if len(names) != 1:
+                raise DataError(f"the weight has {len(names)} columns, not one", where=source)
+        if group is not None:
+            self.group = as_array(group, source, "the group")
+            if self.group.ndim != 1:
+                raise DataError(f"the group has {self.group.ndim} dimensions, not one", where=source)
+            if len(self.group) != n:
+                raise DataError(f"the group has {len(self.group):,} rows and the data has {n:,}", where=source)
+        group_nbytes = 0 if self.group is None else self.group.dtype.itemsize
+        self.row_nbytes = 8 * (len(self.names) + (self.weight is not None)) + group_nbytes
+        given = (self.target, self.weight, self.group)
+        self.files = tuple(role.path for role in given if isinstance(role, StoredArray))
 
     def read(self, start: int, stop: int) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+        m = stop - start
         return (
-            np.ascontiguousarray(self.target[start:stop], dtype=np.float64) if self.target is not None else None,
-            np.ascontiguousarray(self.weight[start:stop], dtype=np.float64) if self.weight is not None else None,
+            _floats(self.target[start:stop]).reshape(m, -1) if self.target is not None else None,
+            _floats(self.weight[start:stop]).reshape(m) if self.weight is not None else None,
             self.group[start:stop] if self.group is not None else None,
         )
 
+    def reader_nbytes(self, rows: int) -> float:
+        """Of numbers in files, what is read before it is turned into float64."""
+        read = [role for role in (self.target, self.weight) if isinstance(role, StoredArray)]
+        return float(sum(rows * role.dtype.itemsize * (role.shape[1] if role.ndim > 1 else 1) for role in read))
 
-def check_array(array: np.ndarray, source: str) -> None:
+
+def _floats(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, dtype=np.float64)
+
+
+def check_array(array: np.ndarray | StoredArray, source: str) -> None:
     """Refuse arrays that no solver could use: not a table, empty, not of real numbers."""
     if array.ndim != 2:
         raise DataError(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError
+from leyden.rows.stored import StoredArray
 
-Matrix: TypeAlias = np.ndarray | sp.csr_array
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+Matrix: TypeAlias = "np.ndarray | sp.csr_array"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,9 @@ class Rows(ABC):
         Bytes of memory one row of a block takes, roles included (the mean, when sparse).
     stored_nbytes : int
         Bytes that one pass over all rows reads from storage or memory.
+    piece_rows : int
+        Where it costs least to begin reading: at the multiples of this number (about, when row groups differ in
+        length). A read that begins elsewhere decodes, or makes, what stands before it in its piece. 1: anywhere.
     source : str
         Where the data comes from, for people: a path, a glob, "array".
     files : tuple of str
@@ -92,6 +98,7 @@ class Rows(ABC):
     decodes: bool = False
     row_nbytes: float
     stored_nbytes: int
+    piece_rows: int = 1
     source: str
     files: tuple[str, ...] = ()
 
@@ -109,6 +116,17 @@ class Rows(ABC):
 
     def buffer(self, rows: int) -> Any:
         """Memory for blocks of up to ``rows`` rows that reads can reuse, or None when this stream needs none."""
+        return None
+
+    def reader_nbytes(self, rows: int) -> float:
+        """Bytes that a thread which reads blocks of ``rows`` rows holds besides them.
+
+        An upper estimate, linear in ``rows``: decoders, the piece being parsed, what a block is put together from.
+        """
+        return 0.0
+
+    def release(self) -> None:
+        """Forget what the calling thread holds in order to read on from where it was."""
         return None
 
     def locate(self, row: int) -> str:
@@ -160,8 +178,13 @@ class RowMap(ABC):
         return dtype
 
 
-def as_array(values: Any, source: str, what: str = "the data") -> np.ndarray:
-    """What NumPy makes of an array, a list or a data frame; masked values and ragged lists are refused."""
+def as_array(values: Any, source: str, what: str = "the data") -> Any:
+    """What NumPy makes of an array, a list or a data frame; masked values and ragged lists are refused.
+
+    An array in a file stays there.
+    """
+    if isinstance(values, StoredArray):
+        return values
     if np.ma.is_masked(values):
         raise DataError(f"{what} is masked in places", where=source, hint="Fill the masked values or drop the rows.")
     try:
@@ -190,32 +213,41 @@ def check_numbers(dtype: np.dtype, source: str, what: str = "the data") -> None:
     )
 
 
-def as_target(target: Any, n: int, source: str, role: str = "target") -> tuple[np.ndarray, tuple[str, ...]]:
-    """A target array as (n, k), with names for its columns."""
+def as_target(
+    target: Any, n: int, source: str, role: str = "target"
+) -> tuple[np.ndarray | StoredArray, tuple[str, ...]]:
+    """A target as an array of n rows, with names for its columns."""
     array = as_array(target, source, f"the {role}")
     if array.ndim not in (1, 2):
         raise DataError(
             f"the {role} must be one or two numeric dimensions, not {array.ndim} of {array.dtype}", where=source
         )
     check_numbers(array.dtype, source, f"the {role}")
-    if array.ndim == 1:
-        array = array[:, None]
     if len(array) != n:
         raise DataError(
             f"the {role} has {len(array):,} rows and the data has {n:,}",
             where=source,
             hint="Give one value for each row.",
         )
-    return array, (role,) if array.shape[1] == 1 else tuple(f"{role}{i}" for i in range(array.shape[1]))
+    k = array.shape[1] if array.ndim == 2 else 1
+    return array, (role,) if k == 1 else tuple(f"{role}{i}" for i in range(k))
+
+
+#: Blocks in which NaN and infinity are looked for: small, for much else is in memory by then.
+SEARCHED_NBYTES = 2**20
 
 
 def find_nonfinite(rows: Rows, block_rows: int) -> DataError | None:
     """The first NaN or infinity in the stream, as the error to raise; None when every value is finite."""
+    block_rows = max(1, min(block_rows, int(SEARCHED_NBYTES / max(rows.row_nbytes, 1))))
     buffer = rows.buffer(block_rows)
-    for start in range(0, rows.shape[0], block_rows):
-        block = rows.read(start, min(start + block_rows, rows.shape[0]), buffer)
-        if error := _nonfinite_in(rows, block):
-            return error
+    try:
+        for start in range(0, rows.shape[0], block_rows):
+            block = rows.read(start, min(start + block_rows, rows.shape[0]), buffer)
+            if error := _nonfinite_in(rows, block):
+                return error
+    finally:
+        rows.release()
     return None
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import OptionError
 from leyden.rows.base import Block, RowMap, Rows
@@ -35,6 +34,7 @@ class MappedRows(Rows):
         self.targets, self.column_target = rows.targets, rows.column_target
         self.has_weight, self.has_group = rows.has_weight, rows.has_group
         self.source, self.stored_nbytes, self.files = rows.source, rows.stored_nbytes, rows.files
+        self.piece_rows = rows.piece_rows
         # The block of the source and the mapped one are in memory together, unless the first is a view.
         own = rows.row_nbytes if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)
         self.row_nbytes = own + (0 if rows.in_memory else rows.row_nbytes)
@@ -42,6 +42,13 @@ class MappedRows(Rows):
     def buffer(self, rows: int) -> tuple[Any, np.ndarray | None]:
         own = None if self.is_sparse else np.empty((rows, self.shape[1]), self.dtype)
         return self.rows.buffer(rows), own
+
+    def reader_nbytes(self, rows: int) -> float:
+        # A sparse map makes arrays as long as the block on the way to it.
+        return self.rows.reader_nbytes(rows) + (rows * self.row_nbytes if self.is_sparse else 0)
+
+    def release(self) -> None:
+        self.rows.release()
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         inner, own = buffer if buffer is not None else (None, None)
@@ -166,7 +173,7 @@ class SelectColumns(RowMap):
             raise OptionError("the columns are not known yet", hint="Use rows.map(SelectColumns(...)).")
         if isinstance(data, np.ndarray):
             return self.into(block, np.empty((data.shape[0], len(self._positions)), data.dtype))
-        chosen = sp.csr_array(data[:, self._positions])
+        chosen = data[:, self._positions]
         chosen.sort_indices()
         return block.with_data(chosen)
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError
 from leyden.rows.array import ArrayRows
 from leyden.rows.base import Rows
-from leyden.rows.sparse import CSRRows
+from leyden.rows.sparse import CSRRows, is_sparse
 
 
 def read_matrix_market(path: str | Path, **roles: Any) -> Rows:
@@ -41,6 +40,6 @@ def read_matrix_market(path: str | Path, **roles: Any) -> Rows:
             where=source,
             hint="It may be truncated: write it again.",
         ) from None
-    if sp.issparse(matrix):
+    if is_sparse(matrix):
         return CSRRows(matrix, source=source, **roles)
     return ArrayRows(np.ascontiguousarray(matrix), source=source, **roles)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError, OptionError
 from leyden.rows import remote
@@ -17,7 +16,8 @@ from leyden.rows.array import ArrayRows
 from leyden.rows.base import Rows, as_array
 from leyden.rows.mapped import Cast, SelectColumns
 from leyden.rows.roles import SplitTarget, WithRoles
-from leyden.rows.sparse import CSRRows
+from leyden.rows.sparse import CSRRows, is_sparse
+from leyden.rows.stored import StoredArray
 
 FORMATS = {
     ".npy": "npy",
@@ -109,7 +109,7 @@ def open(
         return _open_table("arrow", source, "table", roles, {**table, "columns": columns, "dtype": dtype})
     elif isinstance(source, Rows):
         rows = source
-    elif sp.issparse(source):
+    elif is_sparse(source):
         rows = CSRRows(source)
     else:
         rows = ArrayRows(_as_array(source))
@@ -300,7 +300,9 @@ def _open_npz(path: str) -> Rows:
             if "format" not in names and len(names) == 1:
                 return ArrayRows(archive[names[0]], source=path)
         if "format" in names:
-            return CSRRows(sp.load_npz(path), source=path)
+            from scipy.sparse import load_npz
+
+            return CSRRows(load_npz(path), source=path)
     except FileNotFoundError:
         raise DataError("there is no such file", where=path) from None
     except DataError:
@@ -333,7 +335,7 @@ def _with_roles(rows: Rows, roles: dict[str, Any]) -> Rows:
 
 
 def _role(name: str, value: Any, rows: Rows) -> Any:
-    """A role's array, read when it is a path."""
+    """A role's array, left in its file when it is a path."""
     if not _is_path(value) or value in rows.columns:
         return value
     if not str(value).lower().endswith(".npy"):
@@ -342,14 +344,7 @@ def _role(name: str, value: Any, rows: Rows) -> Any:
             where=rows.source,
             hint="Columns have names in tables only (Parquet, CSV, data frames).",
         )
-    try:
-        with remote.open_binary(os.path.expanduser(value)) as file:
-            array: np.ndarray = np.load(file, allow_pickle=False)
-            return array
-    except FileNotFoundError:
-        raise DataError(f"there is no such file for the {name}", where=str(value)) from None
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"this is not a complete .npy file ({error})", where=str(value)) from None
+    return StoredArray(value, f" for the {name}")
 
 
 def _with_columns(rows: Rows, columns: Sequence[str | int]) -> Rows:

@@ -33,10 +33,17 @@ class WithRoles(Rows):
         self.column_target = self._roles.column_target if target is not None else rows.column_target
         self.has_weight, self.has_group = weight is not None or rows.has_weight, group is not None or rows.has_group
         self.row_nbytes = rows.row_nbytes + self._roles.row_nbytes
-        self.stored_nbytes, self.files = rows.stored_nbytes, rows.files
+        self.stored_nbytes, self.piece_rows = rows.stored_nbytes, rows.piece_rows
+        self.files = (*rows.files, *self._roles.files)
 
     def buffer(self, rows: int) -> Any:
         return self.rows.buffer(rows)
+
+    def reader_nbytes(self, rows: int) -> float:
+        return self.rows.reader_nbytes(rows) + self._roles.reader_nbytes(rows)
+
+    def release(self) -> None:
+        self.rows.release()
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         block = self.rows.read(start, stop, buffer)
@@ -76,12 +83,19 @@ class SplitTarget(Rows):
         self.targets = tuple(rows.columns[j] for j in self._target)
         self.has_weight, self.has_group = rows.has_weight, rows.has_group
         self.source, self.stored_nbytes, self.files = rows.source, rows.stored_nbytes, rows.files
+        self.piece_rows = rows.piece_rows
         own = rows.row_nbytes if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)
         self.row_nbytes = own + 8 * len(self._target) + (0 if rows.in_memory else rows.row_nbytes)
 
     def buffer(self, rows: int) -> Any:
         own = None if self.is_sparse else np.empty((rows, self.shape[1]), self.dtype)
         return self.rows.buffer(rows), own
+
+    def reader_nbytes(self, rows: int) -> float:
+        return self.rows.reader_nbytes(rows) + (rows * self.row_nbytes if self.is_sparse else 0)
+
+    def release(self) -> None:
+        self.rows.release()
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         inner, own = buffer if buffer is not None else (None, None)

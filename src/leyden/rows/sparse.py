@@ -1,15 +1,27 @@
-"""Rows over a SciPy sparse matrix in memory."""
+"""Rows over a SciPy sparse matrix in memory.
+
+SciPy's sparse matrices are imported when the first one is met: dense data do without, and start sooner.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError
 from leyden.rows.array import Roles
 from leyden.rows.base import Block, Rows, check_numbers
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
+
+def is_sparse(matrix: Any) -> bool:
+    """Whether this is one of SciPy's sparse matrices or arrays."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and bool(sparse.issparse(matrix))
 
 
 class CSRRows(Rows):
@@ -44,6 +56,9 @@ class CSRRows(Rows):
         self.stored_nbytes = int(data.nbytes + indices.nbytes + indptr.nbytes + self._roles.row_nbytes * n)
         self.row_nbytes = self.stored_nbytes / n
 
+    def reader_nbytes(self, rows: int) -> float:
+        return self._roles.reader_nbytes(rows)
+
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         return Block(start, csr_rows(self.matrix, start, stop), *self._roles.read(start, stop))
 
@@ -53,7 +68,9 @@ def csr_block(data: np.ndarray, indices: np.ndarray, indptr: np.ndarray, shape: 
 
     The constructor of SciPy would walk through 64-bit indices, and copy them, to see whether 32 bits are enough.
     """
-    block = sp.csr_array(shape, dtype=data.dtype)
+    from scipy.sparse import csr_array
+
+    block = csr_array(shape, dtype=data.dtype)
     block.data, block.indices, block.indptr = data, indices, indptr
     block.has_canonical_format = True
     return block
@@ -68,7 +85,9 @@ def csr_rows(a: sp.csr_array, start: int, stop: int) -> sp.csr_array:
 
 def stack(parts: list[Any]) -> sp.csr_array:
     """Canonical arrays of the same columns, one below the other."""
-    stacked = sp.csr_array(sp.vstack(parts, format="csr")) if len(parts) > 1 else parts[0]
+    from scipy.sparse import csr_array, vstack
+
+    stacked = csr_array(vstack(parts, format="csr")) if len(parts) > 1 else parts[0]
     stacked.has_canonical_format = True
     return stacked
 
@@ -80,7 +99,9 @@ def as_csr(matrix: Any, source: str) -> sp.csr_array:
     if matrix.shape[0] == 0 or matrix.shape[1] == 0:
         raise DataError(f"the table is empty ({matrix.shape[0]} rows, {matrix.shape[1]} columns)", where=source)
     check_numbers(matrix.dtype, source)
-    a = sp.csr_array(matrix)
+    from scipy.sparse import csr_array
+
+    a = csr_array(matrix)
     try:
         a.check_format(full_check=True)
     except ValueError as error:

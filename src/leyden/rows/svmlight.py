@@ -7,10 +7,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError
 from leyden.rows.array import Roles
@@ -20,8 +19,14 @@ from leyden.rows.remote import size
 from leyden.rows.sparse import csr_block, csr_rows, stack
 from leyden.rows.table import float_dtype
 
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
 # Parsing is slow beside reading: a piece is small, so that little of it is parsed in vain after a jump.
 PIECE_NBYTES = 256 << 10
+
+# Bytes of memory for a byte of text, while a piece is parsed and when entries are as short as "1:1 ".
+PARSED = 16
 
 NO_INDEX = np.iinfo(np.int64).max
 
@@ -79,6 +84,13 @@ class SvmlightRows(Rows):
         self.has_weight, self.has_group = weight is not None, group is not None
         self.stored_nbytes = sum(size(path) for path in self._paths)
         self.row_nbytes = entries / n * (self.dtype.itemsize + 4) + 4 + 8 + self._roles.row_nbytes
+
+    def reader_nbytes(self, rows: int) -> float:
+        # The pieces of a block are parsed, each in lists that grow by doubling, and then put together.
+        return PARSED * PIECE_NBYTES + 2 * rows * self.row_nbytes + self._roles.reader_nbytes(rows)
+
+    def release(self) -> None:
+        self._local.__dict__.clear()
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         parts, labels, row = [], [], start

@@ -16,15 +16,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from leyden.errors import DataError, OptionError
 from leyden.rows.base import Block, Rows
 from leyden.rows.mapped import unknown_column
 from leyden.rows.sparse import csr_block
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 # A block of a wide one-hot table is mostly zeros. Below this width a dense block is small and BLAS is faster.
 SPARSE_FROM_COLUMNS = 32
@@ -32,6 +34,9 @@ SPARSE_FROM_COLUMNS = 32
 # A batch is decoded whole before its numbers are written to the block: large enough that the cost of a call into
 # Arrow vanishes, small enough to stay in the second-level cache together with what it is turned into.
 BATCH_NBYTES = 2 << 20
+
+# Memory for the scan at open that finds categories and nulls: no budget is known by then.
+SURVEY_NBYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -239,6 +244,7 @@ class TableRows(Rows):
         roles = 8 * (len(choice.targets) + self.has_weight + self.has_group)
         self.row_nbytes = float(self._encoder.row_nbytes + roles)
         self._rows_at_once = self._batch_rows(choice.used, self.row_nbytes)
+        self.piece_rows = _regular(self._starts)
 
     @abstractmethod
     def _batches(self, piece: int, columns: Sequence[str], rows: int) -> Iterator[Any]:
@@ -261,6 +267,17 @@ class TableRows(Rows):
 
     def buffer(self, rows: int) -> np.ndarray | None:
         return None if self.is_sparse else np.empty((rows, self.shape[1]), self.dtype)
+
+    def reader_nbytes(self, rows: int) -> float:
+        batch = (3 if self.is_sparse else 2) * self._rows_at_once * (8 * len(self.choice.used) + self.row_nbytes)
+        return self._piece_nbytes() + batch + (rows * self.row_nbytes if self.is_sparse else 0)
+
+    def _piece_nbytes(self) -> float:
+        """Bytes that a thread holds of the piece it reads, besides a batch."""
+        return 0.0
+
+    def release(self) -> None:
+        self._local.__dict__.clear()
 
     def read(self, start: int, stop: int, buffer: np.ndarray | None = None) -> Block:
         m, cursor = stop - start, self._cursor_at(start)
@@ -374,7 +391,8 @@ class TableRows(Rows):
         if not columns:
             return total
         pieces = range(len(self._counts))
-        with ThreadPoolExecutor(min(len(pieces), os.cpu_count() or 1) or 1) as pool:
+        threads = min(len(pieces), os.cpu_count() or 1, int(SURVEY_NBYTES / max(self._piece_nbytes(), 1)))
+        with ThreadPoolExecutor(max(threads, 1)) as pool:
             # In the order of the pieces, so that the sums are the same however many threads there are.
             for part in pool.map(lambda piece: self._survey_piece(piece, columns, means), pieces):
                 total.add(part)
@@ -403,6 +421,14 @@ class TableRows(Rows):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._local = threading.local()
+
+
+def _regular(starts: np.ndarray) -> int:
+    """The length of pieces that begin at ``starts``; when they differ, of the piece that a row is in on average."""
+    lengths = np.diff(starts)
+    if (lengths[:-1] == lengths[0]).all() and lengths[-1] <= lengths[0]:
+        return int(lengths[0])
+    return int((lengths / starts[-1]) @ lengths)
 
 
 @dataclass
@@ -486,7 +512,8 @@ class TableEncoder:
     def sparse(self, batch: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The rows of a batch as CSR: values, column indices, and the number of entries in each row."""
         shape = (batch.num_rows, len(self._span))
-        values, indices, there = np.ones(shape, self.dtype), np.empty(shape, np.int64), np.empty(shape, bool)
+        small = np.int32 if len(self.columns) <= np.iinfo(np.int32).max else np.int64
+        values, indices, there = np.ones(shape, self.dtype), np.empty(shape, small), np.empty(shape, bool)
         with np.errstate(over="ignore"):
             for j, (name, (first, _)) in enumerate(self._span.items()):
                 if name in self._categories:

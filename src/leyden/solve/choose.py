@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from leyden.engine.budget import READ_AHEAD, format_bytes, thread_count
+from leyden.engine.budget import format_bytes, least, reading_nbytes, thread_count
 from leyden.engine.checkpoint import Checkpoint
 from leyden.engine.executor import Executor
 from leyden.engine.sweep import Engine
@@ -88,26 +88,31 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
 SMALL_MATRICES = 12
 
 
+def small_nbytes(rows: Rows, intercept: bool) -> int:
+    """Memory for the dense algebra on p × p matrices between passes, while blocks are kept for the next one."""
+    return SMALL_MATRICES * 8 * (rows.shape[1] + intercept) ** 2
+
+
 def _peak(rows: Rows, options: Options, reduction: Any) -> int:
-    """Bytes that the first pass and the dense algebra on p × p matrices after it will allocate.
+    """Bytes that the first pass and the dense algebra after it will allocate.
 
     Raises
     ------
     BudgetError
         When either does not fit the budget.
     """
-    layout = Engine(options.memory, options.threads).layout(rows, [reduction])
-    p = rows.shape[1] + options.intercept
-    small = SMALL_MATRICES * 8 * p * p
-    if small > options.memory:
+    small = small_nbytes(rows, options.intercept)
+    needed = small + sum(least(rows, [reduction]))
+    if needed > options.memory:
         raise BudgetError(
-            f"a budget of {format_bytes(options.memory)} is too small for {p:,} unknowns: matrices of that size take "
-            f"{format_bytes(small)}",
-            hint=f'Give at least memory="{math.ceil(small * 1.1 / 1e6)}MB".',
+            f"a budget of {format_bytes(options.memory)} is too small for {rows.shape[1]:,} columns: matrices of that "
+            f"size take {format_bytes(small)}, one thread that reads and computes {format_bytes(needed - small)}",
+            hint=f'Give at least memory="{math.ceil(needed * 1.1 / 1e6)}MB".',
         )
-    buffers = 0 if rows.in_memory else READ_AHEAD * layout.threads * layout.block_rows * rows.row_nbytes
+    layout = Engine(options.memory - small, options.threads).layout(rows, [reduction])
+    reading = layout.threads * reading_nbytes(rows, layout.block_rows)
     states = (layout.threads + math.ceil(math.log2(layout.segments + 1))) * reduction.state_nbytes
-    return int(max(buffers + states + layout.threads * reduction.scratch_nbytes, small))
+    return int(reading + states + layout.threads * reduction.scratch_nbytes + small)
 
 
 def _gram32_tile(seen: Probe) -> int | None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from leyden.engine.budget import layout
 from leyden.rows.base import Block, Rows
 
 NOTHING = np.empty(0)
@@ -122,24 +123,41 @@ class Probe:
 PROBED_COLUMNS = 1024
 
 
+#: Rows that a probe reads at once.
+PROBED_AT_ONCE = 256
+
+
 def probe(rows: Rows, *, intercept: bool, ridge: float, memory: int) -> Probe:
-    """Look at the first rows, and at a few short runs further on, in a quarter of ``memory``."""
+    """Look at the first rows, and at a few short runs further on, in a quarter of ``memory``.
+
+    Raises
+    ------
+    BudgetError
+        When ``memory`` is not even enough to read a row.
+    """
+    layout(rows, [], memory)
     n, d = rows.shape
     k = max(len(rows.targets), 1)
     p = min(d + intercept, PROBED_COLUMNS)
-    fitting = max(int(memory / 4 / (8 * 4 * (d + k + 1))), 1)
+    # The sample, its working columns, and one more copy of them for the factorization.
+    fitting = max(int((memory - rows.reader_nbytes(0)) / 4 / (8 * 4 * (d + k + 1))), 1)
     want = min(n, max(4 * p, 1024), fitting)
     runs = 1 if want == n else min(8, max(1, want // 256))
     length = -(-want // runs)
-    parts = []
-    for i in range(runs):
-        start = min(i * (n // runs), n - length)
-        block = rows.read(start, start + length)
-        data = block.data if isinstance(block.data, np.ndarray) else block.data.toarray()
-        weight = block.weight if block.weight is not None else np.ones(block.rows)
-        target = block.target if block.target is not None else np.zeros((block.rows, k))
-        parts.append((np.array(data, dtype=np.float64), np.array(target), np.array(weight)))
-    a, b, w = (np.concatenate(part) for part in zip(*parts, strict=True))
+    a, b, w = np.empty((runs * length, d)), np.zeros((runs * length, k)), np.ones(runs * length)
+    try:
+        for i in range(runs):
+            start = min(i * (n // runs), n - length)
+            for done in range(0, length, PROBED_AT_ONCE):
+                here = slice(i * length + done, i * length + min(done + PROBED_AT_ONCE, length))
+                block = rows.read(start + done, start + done + here.stop - here.start)
+                a[here] = block.data if isinstance(block.data, np.ndarray) else block.data.toarray()
+                if block.target is not None:
+                    b[here] = block.target
+                if block.weight is not None:
+                    w[here] = block.weight
+    finally:
+        rows.release()
     density = 1.0 if not rows.is_sparse else np.count_nonzero(a) / a.size
     with np.errstate(all="ignore"):
         coordinates, condition = _coordinates(a, b, w, n, intercept, ridge, centre=not rows.is_sparse)
@@ -161,7 +179,10 @@ def _coordinates(
     shift[~np.isfinite(shift)] = 0.0
     size = np.ones(len(shift))
     root = np.sqrt(w)[:, None]
-    size[:d] = norms(root * (a - shift[:d]))
+    centred = a - shift[:d]
+    centred *= root
+    size[:d] = norms(centred)
+    del centred
     if intercept:
         # What is left of a constant column is the rounding of its shift: do not blow it up.
         size[:d] = np.maximum(size[:d], 4 * np.finfo(float).eps * np.abs(shift[:d]) * np.sqrt(total))
@@ -175,7 +196,11 @@ def _coordinates(
     # A column that the sample has only zeros of may be rare rather than empty: it says nothing yet.
     seen = np.flatnonzero(usable[:d] | (m == n))
     seen = seen[:: max(1, -(-len(seen) // PROBED_COLUMNS))]
-    working = root * ((a[:, seen] - shift[seen]) * scale[seen]) * np.sqrt(n / m)
+    working = a[:, seen]
+    working -= shift[seen]
+    working *= scale[seen]
+    working *= root
+    working *= np.sqrt(n / m)
     if intercept:
         working = np.hstack([working, root * scale[d] * np.sqrt(n / m)])
         seen = np.append(seen, d)
@@ -186,9 +211,12 @@ def _coordinates(
 
 def norms(columns: np.ndarray) -> np.ndarray:
     """Column norms that neither overflow nor underflow."""
-    largest = np.abs(columns).max(axis=0, initial=0.0)
+    largest = np.maximum(columns.max(axis=0, initial=0.0), -columns.min(axis=0, initial=0.0))
     safe = np.where((largest > 0) & np.isfinite(largest), largest, 1.0)
-    return safe * np.linalg.norm(columns / safe, axis=0) * (largest > 0)
+    scaled = columns / safe
+    np.square(scaled, out=scaled)
+    lengths: np.ndarray = np.sqrt(scaled.sum(axis=0))
+    return safe * lengths * (largest > 0)
 
 
 def _condition(working: np.ndarray) -> float:

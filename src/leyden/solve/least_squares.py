@@ -18,6 +18,7 @@ from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.solution import Solution, Trace
 from leyden.solve.certify import assess, gradient_error
+from leyden.solve.choose import small_nbytes
 from leyden.solve.coordinates import Coordinates
 from leyden.solve.measure import measure
 from leyden.solve.reductions import GradientResult, U
@@ -121,12 +122,12 @@ class LeastSquares(Solution):
         fail, never hold. The gradient, which doubled arithmetic reproduces to some thirty digits, is compared with the
         one saved: any change of an answer or of a row that moves it is seen.
         """
-        runs = as_executor(executor)
+        runs, shown = as_executor(executor), Progress(check.progress(progress))
         budget = runs.memory() if memory is None else check.memory(memory)
-        engine = Engine(budget, executor=runs, progress=Progress(check.progress(progress)))
         rows = open_rows(rows, target=b, weight=weights)
         if rows.shape != self.shape or len(rows.targets) != len(self.targets):
             return Certificate({}, failures=(self._of_another_shape(rows),))
+        engine = Engine(max(budget - small_nbytes(rows, self.has_intercept), 1), executor=runs, progress=shown)
         with single_threaded_blas():
             gradient, whitening = measure(
                 engine, rows, self._coordinates, self._x, self._x0, self._whitening, "verify", whiten=True

@@ -39,7 +39,7 @@ from leyden.plan import Plan
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.solve.certify import Assessment, assess, working_gradient
-from leyden.solve.choose import METHODS, Options, choose, fallbacks
+from leyden.solve.choose import METHODS, Options, choose, fallbacks, small_nbytes
 from leyden.solve.coordinates import Coordinates, Probe, probe
 from leyden.solve.least_squares import LeastSquares
 from leyden.solve.measure import measure
@@ -215,7 +215,7 @@ def plan(
 def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[str, Any]) -> LeastSquares:
     began = time.perf_counter()
     engine = Engine(
-        options.memory,
+        options.memory - small_nbytes(rows, options.intercept),
         options.threads,
         as_executor(options.executor),
         checkpoint=options.checkpoint,

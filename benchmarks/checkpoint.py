@@ -1,0 +1,56 @@
+"""What checkpoints cost: the 8 GB solve of ``out_of_core.py`` with and without them, by turns, in one process.
+
+Saving every second is sixty times as often as by default. The data comes from the disk in every pass.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from harness import compare
+from out_of_core import FOLDER, cold_rows, prepare, warm_up
+
+REPEATS = 7
+
+
+def measure(configuration: str) -> dict:
+    import leyden as ly
+    from leyden.engine.checkpoint import Checkpoint
+
+    every = {"every second": 1.0, "every minute (default)": 60.0}[configuration]
+    warm_up()
+    rows = cold_rows()
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    answers = set()
+    for _ in range(REPEATS):
+        for kept in (False, True):
+            folder = Path(tempfile.mkdtemp(prefix="leyden-benchmark-", dir=FOLDER))
+            began = time.perf_counter()
+            checkpoint = Checkpoint(folder / "run", interval=every) if kept else None
+            solution = ly.lstsq(rows, memory="1GB", method="gram64", checkpoint=checkpoint)
+            seconds[kept].append(time.perf_counter() - began)
+            shutil.rmtree(folder)
+            answers.add(solution.x.tobytes())
+            assert solution.certificate.holds
+    assert len(answers) == 1, "a checkpoint changed the bits of the answer"
+    overhead = [kept / plain - 1 for plain, kept in zip(*seconds.values(), strict=True)]
+    return {
+        "median_s": statistics.median(seconds[True]),
+        "without_s": statistics.median(seconds[False]),
+        "overhead_of_medians": statistics.median(seconds[True]) / statistics.median(seconds[False]) - 1,
+        "median_overhead_of_pairs": statistics.median(overhead),
+        "repeats": REPEATS,
+    }
+
+
+if __name__ == "__main__":
+    try:
+        compare("checkpoint", measure, ["every minute (default)", "every second"], prepare)
+    finally:
+        if "--only" not in sys.argv:
+            shutil.rmtree(FOLDER, ignore_errors=True)
