@@ -33,6 +33,8 @@ _HOME = {
     "Certificate": "leyden.certificate",
     "Plan": "leyden.plan",
     "Checkpoint": "leyden.engine.checkpoint",
+    "executor": "leyden.engine.executor",
+    "Dask": "leyden.engine.dask",
     "LeydenError": "leyden.errors",
     "DataError": "leyden.errors",
     "OptionError": "leyden.errors",
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from leyden import plan
     from leyden.certificate import Bound, Certificate
     from leyden.engine.checkpoint import Checkpoint
+    from leyden.engine.dask import Dask
+    from leyden.engine.executor import executor
     from leyden.errors import (
         BudgetError,
         CheckpointError,

@@ -6,6 +6,8 @@ to type; the command line prints all three and leaves with status 2.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class LeydenError(Exception):
     """Something a user can put right.
@@ -24,11 +26,18 @@ class LeydenError(Exception):
         self.what, self.where, self.hint = what, where, hint
         super().__init__(str(self))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.what, self.where, self.hint)
+
     def __str__(self) -> str:
         sentence = f"{self.where}: {self.what}" if self.where else self.what
         if not sentence.endswith((".", "!", "?")):
             sentence += "."
         return f"{sentence} {self.hint}" if self.hint else sentence
+
+
+def _again(kind: type[LeydenError], what: str, where: str | None, hint: str | None) -> LeydenError:
+    return kind(what, where=where, hint=hint)
 
 
 class DataError(LeydenError, ValueError):
@@ -51,6 +60,10 @@ class CheckpointError(LeydenError, ValueError):
     """A checkpoint cannot be written, or is not one of this run."""
 
 
+class ClusterError(LeydenError, RuntimeError):
+    """The scheduler of a cluster, or too many of its workers, were lost in the middle of a pass."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The run was asked to stop (Ctrl-C, or SIGTERM) and left a checkpoint; the message says how to go on.
 
@@ -62,5 +75,8 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, message: str, signal: int):
-        super().__init__(message)
-        self.signal = signal
+        super().__init__(message, signal)
+        self.message, self.signal = message, signal
+
+    def __str__(self) -> str:
+        return self.message

@@ -109,6 +109,7 @@ class Solution(ABC):
         *,
         weights: Any = None,
         memory: str | int | None = None,
+        executor: Any = None,
         progress: bool | None = False,
     ) -> Certificate:
         """Compute the certificate again, from the data, trusting nothing that was saved."""
@@ -255,6 +256,7 @@ def verify(
     *,
     weights: Any = None,
     memory: str | int | None = None,
+    executor: Any = None,
     progress: bool | None = False,
 ) -> Certificate:
     """Recompute the certificate of a solution from the data, by an independent pass.
@@ -270,6 +272,8 @@ def verify(
         The weights that were used, unless the rows carry them.
     memory : str or int, optional
         Budget, as ``"2GB"`` or bytes; half of the free memory by default.
+    executor : Executor, optional
+        What runs the pass, as in :func:`leyden.lstsq`.
     progress : bool, optional
         Show the pass while it runs; None does so on a terminal.
 
@@ -292,4 +296,4 @@ def verify(
     """
     if not isinstance(solution, Solution):
         solution = load(solution)
-    return solution.verify(rows, b, weights=weights, memory=memory, progress=progress)
+    return solution.verify(rows, b, weights=weights, memory=memory, executor=executor, progress=progress)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import leyden as ly
 from leyden.engine.budget import Layout
-from leyden.engine.local import Local
+from leyden.engine.local import Local, single_threaded_blas
 from leyden.engine.reduction import Reduction
 from leyden.engine.tree import MergeTree
 from leyden.rows import open as open_rows
@@ -81,6 +82,23 @@ def test_an_error_in_the_middle_of_a_pass_is_raised_as_it_is(prefetch, threads):
     with pytest.raises(ly.DataError, match="row 500: the disk is on fire"):
         fold(rows, Order(), Layout(1000, 10, 20, threads, 10**9))
     assert threading.active_count() == before
+
+
+def test_blas_stays_on_one_thread_until_the_last_has_left():
+    from scipy.linalg import blas  # noqa: F401
+
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    with threadpool_limits(3, user_api="blas"):
+        before = threads()
+        first, second = single_threaded_blas(), single_threaded_blas()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert threads() == {1}
+        second.__exit__(None, None, None)
+        assert threads() == before
 
 
 @pytest.mark.parametrize("threads", [1, 3])

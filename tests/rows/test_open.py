@@ -109,8 +109,6 @@ def test_sources_without_files(tmp_path):
         open(tmp_path / "*.csv")
     with pytest.raises(DataError, match=r"there is no data file in this folder\. Known endings"):
         open(tmp_path)
-    with pytest.raises(DataError, match="remote files cannot be opened"):
-        open("s3://bucket/a.parquet")
 
 
 def test_solutions_saved_among_the_data_and_hidden_folders_are_not_data(tmp_path):

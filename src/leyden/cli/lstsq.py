@@ -6,11 +6,11 @@ import contextlib
 
 import typer
 
-from leyden.cli.options import Out, Output, Problem, Reading
+from leyden.cli.options import Cluster, Out, Output, Problem, Reading
 from leyden.cli.verbs import FAILED
 
 
-def lstsq(reading: Reading, problem: Problem, output: Output, out: Out = None) -> None:
+def lstsq(reading: Reading, problem: Problem, cluster: Cluster, output: Output, out: Out = None) -> None:
     """Solve least squares or ridge regression, and certify the answer."""
     from leyden.cli import recorded, show
     from leyden.errors import CheckpointError, SolutionError
@@ -20,7 +20,8 @@ def lstsq(reading: Reading, problem: Problem, output: Output, out: Out = None) -
         recorded.check_free(out)
     arguments = problem.arguments
     checkpoint = arguments["checkpoint"]
-    solution = solve(reading.open(), **arguments, progress=output.progress)
+    with cluster.executor(problem.memory) as executor:
+        solution = solve(reading.open(), **arguments, executor=executor, progress=output.progress)
     if out is not None:
         try:
             solution.save(out, documents={recorded.NAME: recorded.document(out, reading)})

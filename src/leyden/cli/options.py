@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,6 +124,41 @@ class Problem:
         if self.checkpoint is not None:
             given["checkpoint"] = Checkpoint(self.checkpoint, every, keep=True)
         return given
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Who folds the rows: this process, or the workers of a Dask cluster."""
+
+    scheduler: Annotated[
+        str | None,
+        _option(
+            "Run", metavar="tcp://HOST:PORT", help="Run on the Dask cluster of this scheduler.", show_default=False
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        _option("Run", min=1, help="Run in so many processes here, each with --memory.", show_default=False),
+    ] = None
+
+    @contextmanager
+    def executor(self, memory: str | None) -> Iterator[Any]:
+        """A context with the executor that was asked for; None when none was."""
+        if self.scheduler is None and self.workers is None:
+            yield None
+            return
+        import logging
+
+        from leyden.engine.dask import Dask
+        from leyden.errors import OptionError
+
+        if self.scheduler is not None and self.workers is not None:
+            raise OptionError("scheduler= and workers= cannot be given together", hint="Workers join a scheduler.")
+        # What Dask tells of lost workers and failed tasks, an error of ours says in one sentence.
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        made = Dask(self.scheduler) if self.scheduler is not None else Dask.local(self.workers or 1, memory)
+        with made as dask:
+            yield dask
 
 
 @dataclass(frozen=True)

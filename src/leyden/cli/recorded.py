@@ -68,4 +68,4 @@ def _real(path: str) -> str:
 
 
 def _is_file(value: Any) -> bool:
-    return isinstance(value, str) and value.lower().endswith(".npy")
+    return isinstance(value, str) and value.lower().endswith(".npy") and "://" not in value

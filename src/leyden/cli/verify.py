@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from leyden.cli.options import Folder, Output, Reading
+from leyden.cli.options import Cluster, Folder, Output, Reading
 from leyden.cli.verbs import FAILED
 
 
 def verify(
     folder: Folder,
     reading: Reading,
+    cluster: Cluster,
     output: Output,
     memory: Annotated[str | None, typer.Option(metavar="2GB", help="Budget.", rich_help_panel="Run")] = None,
 ) -> None:
@@ -25,7 +26,8 @@ def verify(
 
     solution = load(folder)
     rows = reading.open({**recorded.read(folder), **reading.given})
-    certificate = solution.verify(rows, memory=memory, progress=output.progress)
+    with cluster.executor(memory) as executor:
+        certificate = solution.verify(rows, memory=memory, executor=executor, progress=output.progress)
     if output.json:
         show.print_json({"verb": "verify", "solution": str(folder), "certificate": certificate.to_json()})
     elif output.quiet:

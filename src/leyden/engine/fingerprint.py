@@ -13,6 +13,7 @@ import numpy as np
 from leyden.engine.budget import MEMORY_BLOCK_NBYTES, thread_count
 from leyden.errors import DataError
 from leyden.rows.base import Block, Rows
+from leyden.rows.remote import is_remote, stat
 
 #: Places where data in files is sampled, and rows looked at in each.
 PLACES, PLACE_ROWS = 8, 16
@@ -32,13 +33,15 @@ def fingerprint(rows: Rows) -> dict[str, Any]:
     return {
         "shape": [n, d],
         "dtype": str(rows.dtype),
-        "files": [[os.path.abspath(path), *stamp(path)[:2]] for path in rows.files],
+        "files": [[path if is_remote(path) else os.path.abspath(path), *stamp(path)[:2]] for path in rows.files],
         "hash": found.hexdigest(),
     }
 
 
 def stamp(path: str) -> tuple[int, int, int]:
     """Size, time of change and identity of a file: when they are the same, so is the file."""
+    if is_remote(path):
+        return (*stat(path), 0)
     try:
         found = os.stat(path)
     except OSError as error:

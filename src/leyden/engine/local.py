@@ -6,26 +6,46 @@ import itertools
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-from leyden.engine.budget import READ_AHEAD, Layout
+from leyden.engine.budget import READ_AHEAD, Layout, parse_memory
 from leyden.engine.reduction import Reduction
 from leyden.engine.tree import MergeTree
 from leyden.rows.base import Block, Rows
 
 
-def single_threaded_blas() -> Any:
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
     """A context in which BLAS stays on the calling thread: threads are ours, and so is the order of summation.
 
+    BLAS has one setting for the whole process. Several threads may be inside: the last one to leave sets it back.
     It knows the libraries that are loaded when it is entered: SciPy brings one of its own.
     """
-    return _blas("scipy.linalg" in sys.modules).limit(limits=1)
+    global _inside
+    with _counting:
+        scipy = "scipy.linalg" in sys.modules
+        if scipy not in _limits:
+            _limits[scipy] = _blas(scipy).limit(limits=1)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _inside -= 1
+            if _inside == 0:
+                while _limits:
+                    _limits.popitem()[1].restore_original_limits()
+
+
+_counting = threading.Lock()
+_inside = 0
+_limits: dict[bool, Any] = {}
 
 
 @cache
@@ -44,6 +64,10 @@ class Local:
         self._spare: list[Any] = []
         self._spare_for: tuple[Rows, int] | None = None
 
+    def memory(self) -> int:
+        """The budget when none is given: half of the memory that is free now."""
+        return parse_memory(None)
+
     def _buffer(self, rows: Rows, count: int) -> Any:
         try:
             return self._spare.pop()
@@ -57,16 +81,22 @@ class Local:
         layout: Layout,
         tree: MergeTree,
         on_rows: Callable[[int], None] = lambda count: None,
+        on_remark: Callable[[str], None] = lambda sentence: None,
+        *,
+        segments: Iterable[int] | None = None,
     ) -> None:
-        """Fold the segments that ``tree`` has not, and add them to it; ``on_rows`` hears of every block done."""
-        segments = iter(tree.missing())
+        """Fold the segments that ``tree`` has not (or ``segments``), and add them to it.
+
+        ``on_rows`` hears of every block done.
+        """
+        left = iter(tree.missing() if segments is None else segments)
         stop = threading.Event()
         if self._spare_for != (rows, layout.block_rows):
             self._spare, self._spare_for = [], (rows, layout.block_rows)
 
         def work(reader: ThreadPoolExecutor | None) -> None:
             buffers = [] if reader is None else [self._buffer(rows, layout.block_rows) for _ in range(READ_AHEAD)]
-            for segment, last, block in _blocks(rows, layout, segments, stop, reader, buffers):
+            for segment, last, block in _blocks(rows, layout, left, stop, reader, buffers):
                 if block.start == segment * layout.segment_rows:
                     states = [reduction.start() for reduction in reductions]
                 for k, reduction in enumerate(reductions):

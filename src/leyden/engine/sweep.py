@@ -13,8 +13,8 @@ from typing import Any
 
 from leyden.engine.budget import Layout, layout
 from leyden.engine.checkpoint import Checkpoint, Saved
+from leyden.engine.executor import Executor, current
 from leyden.engine.fingerprint import stamp
-from leyden.engine.local import Local
 from leyden.engine.progress import Progress
 from leyden.engine.reduction import Reduction
 from leyden.engine.tree import MergeTree
@@ -31,7 +31,7 @@ class Engine:
     ----------
     memory : int
     threads : int, optional
-    executor : Local
+    executor : Executor
     checkpoint : Checkpoint, optional
         Inside :meth:`running` every sweep is saved there as it goes on, and what was saved before is not done again.
     progress : Progress
@@ -40,7 +40,7 @@ class Engine:
 
     memory: int
     threads: int | None = None
-    executor: Local = field(default_factory=Local)
+    executor: Executor = field(default_factory=current)
     checkpoint: Checkpoint | None = None
     progress: Progress = field(default_factory=lambda: Progress(False))
     trace: Trace = field(default_factory=Trace)
@@ -138,7 +138,8 @@ class Engine:
                 finally:
                     saving.release()
 
-        tree = MergeTree(reductions, cut.segments, saved.nodes if saved else None, save_if_due)
+        due = checkpoint.due if checkpoint else None
+        tree = MergeTree(reductions, cut.segments, saved.nodes if saved else None, save_if_due, due)
         if checkpoint:
             checkpoint.expect(sum(r.state_nbytes for r in reductions) * math.log2(cut.segments + 1))
         with self._stops.held():
@@ -149,10 +150,14 @@ class Engine:
                         self.trace.remarks.append(f"pass {number} went on from a checkpoint with {done:,} rows done")
                         on_rows(done)
                     with self._stops.allowed():
-                        self.executor.fold(rows, reductions, cut, tree, on_rows)
+                        self.executor.fold(rows, reductions, cut, tree, on_rows, self._remark)
             finally:
                 save()
         return tree
+
+    def _remark(self, sentence: str) -> None:
+        if sentence not in self.trace.remarks:
+            self.trace.remarks.append(sentence)
 
     def _check_files(self, rows: Rows) -> None:
         for path in rows.files:

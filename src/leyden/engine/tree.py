@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -30,6 +30,9 @@ class MergeTree:
         What is there already.
     on_add : callable, optional
         Called, in the thread that added, after each addition.
+    due : callable, optional
+        Tells whether it is time for nodes that are made elsewhere to be brought here, so that they are kept. Without
+        it only the result matters.
     """
 
     def __init__(
@@ -38,37 +41,49 @@ class MergeTree:
         segments: int,
         nodes: dict[Node, States] | None = None,
         on_add: Callable[[], None] = lambda: None,
+        due: Callable[[], bool] | None = None,
     ):
-        self._reductions, self.segments, self._on_add = reductions, segments, on_add
+        self._reductions, self.segments, self._on_add, self.due = reductions, segments, on_add, due
         self._nodes: dict[Node, States] = dict(nodes or {})
         self._changed = threading.Condition()
         self._adding, self._still = 0, False
 
     def add(self, node: Node, states: States) -> None:
         """Give the states of a node: of one segment when its level is 0."""
+        self.extend({node: states})
+
+    def extend(self, nodes: Mapping[Node, States]) -> None:
+        """Give the states of several nodes, as one addition."""
         with self._changed:
             self._changed.wait_for(lambda: not self._still)
             self._adding += 1
         try:
-            self._add(*node, states)
+            for node, states in nodes.items():
+                self._add(node, states)
         finally:
             with self._changed:
                 self._adding -= 1
                 self._changed.notify_all()
         self._on_add()
 
-    def _add(self, level: int, i: int, states: States) -> None:
+    def _add(self, node: Node, states: States) -> None:
         while True:
-            width = -(-self.segments // 2**level)
-            if width == 1 or i < width - 1 or i % 2 == 1:
-                with self._changed:
-                    sibling = self._nodes.pop((level, i ^ 1), None)
-                    if sibling is None:
-                        self._nodes[level, i] = states
-                        return
-                left, right = (states, sibling) if i % 2 == 0 else (sibling, states)
-                states = [r.merge(a, b) for r, a, b in zip(self._reductions, left, right, strict=True)]
+            level, i = node = self.settled(node)
+            with self._changed:
+                sibling = self._nodes.pop((level, i ^ 1), None)
+                if sibling is None:
+                    self._nodes[node] = states
+                    return
+            left, right = (states, sibling) if i % 2 == 0 else (sibling, states)
+            states = merge(self._reductions, left, right)
+            node = level + 1, i // 2
+
+    def settled(self, node: Node) -> Node:
+        """The same node moved up to where it has a neighbour to be merged with, or to the root."""
+        level, i = node
+        while i > 0 and i % 2 == 0 and i == (self.segments - 1) >> level:
             level, i = level + 1, i // 2
+        return level, i
 
     def span(self, node: Node) -> range:
         """The segments of a node."""
@@ -79,6 +94,23 @@ class MergeTree:
         """Segments that no node holds, in order."""
         held = {segment for node in self._nodes for segment in self.span(node)}
         return [segment for segment in range(self.segments) if segment not in held]
+
+    def pieces(self, segments: Sequence[int], level: int) -> list[Node]:
+        """The fewest nodes, of at most this level, that hold ``segments`` (in order) and nothing else."""
+        nodes: list[Node] = []
+        at = 0
+        while at < len(segments):
+            first = segments[at]
+            run = level if first == 0 else min(level, (first & -first).bit_length() - 1)
+            while True:
+                span = self.span((run, first >> run))
+                last = at + len(span) - 1
+                if last < len(segments) and segments[last] == span[-1]:
+                    break
+                run -= 1
+            nodes.append((run, first >> run))
+            at = last + 1
+        return nodes
 
     @contextmanager
     def still(self) -> Iterator[dict[Node, States]]:
@@ -99,3 +131,8 @@ class MergeTree:
         """The states of all segments."""
         ((_, states),) = self._nodes.items()
         return states
+
+
+def merge(reductions: Sequence[Reduction[Any, Any]], left: States, right: States) -> States:
+    """The states of two neighbours as those of one node; may reuse either."""
+    return [reduction.merge(a, b) for reduction, a, b in zip(reductions, left, right, strict=True)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from leyden.errors import DataError, LeydenError
 from leyden.rows.lines import Piece, cut, open_text, read_piece
+from leyden.rows.remote import size
 from leyden.rows.table import TableRows, choose, kind
 
 # A piece is parsed in one go and held while it is read: a few thousand rows, and a seek is cheap beside its parsing.
@@ -53,7 +53,7 @@ class CSVRows(TableRows):
             self._pieces += _index(i, path, len(header))
         if not self._pieces:
             raise DataError("the table is empty (0 rows)", where=source)
-        self._sizes = [os.path.getsize(path) for path in self._paths]
+        self._sizes = [size(path) for path in self._paths]
         categorical = options.get("categorical")
         labels = (categorical,) if isinstance(categorical, str) else tuple(categorical or ())
         self._types = self._infer(self._pieces[0], labels, options.get("group"))
@@ -156,7 +156,7 @@ class CSVRows(TableRows):
         at = self._pieces[piece]
         path = self._paths[at.file]
         try:
-            if os.path.getsize(path) != self._sizes[at.file]:
+            if size(path) != self._sizes[at.file]:
                 raise DataError("the file changed since it was opened", where=path, hint="Open it again.")
             table = self._parse(read_piece(path, at), self._names[at.file], columns)
         except LeydenError:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from leyden.errors import DataError
+from leyden.rows.remote import open_binary
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def read_piece(path: str, piece: Piece) -> bytes:
 def open_text(path: str) -> Any:
     """The file opened for reading bytes."""
     try:
-        return open(path, "rb")
+        return open_binary(path)
     except FileNotFoundError:
         raise DataError("there is no such file", where=path) from None
     except OSError as error:

@@ -10,6 +10,7 @@ import numpy as np
 from leyden.errors import DataError
 from leyden.rows.array import Roles, check_array
 from leyden.rows.base import Block, Rows
+from leyden.rows.remote import is_remote
 from leyden.rows.stored import StoredArray
 
 
@@ -40,6 +41,7 @@ class NpyRows(Rows):
         self.files = (self._array.path, *self._roles.files)
         self.row_nbytes = stride + self._roles.row_nbytes
         self.stored_nbytes = stride * self.shape[0]
+        self.decodes = is_remote(path)  # several reads at once hide what each has to wait
 
     def buffer(self, rows: int) -> np.ndarray:
         return np.empty((rows, self.shape[1]), self.dtype)

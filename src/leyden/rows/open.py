@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from leyden.errors import DataError, OptionError
+from leyden.rows import remote
 from leyden.rows.array import ArrayRows
 from leyden.rows.base import Rows, as_array
 from leyden.rows.mapped import Cast, SelectColumns
@@ -177,8 +178,8 @@ def _files(source: Any, format: str | None) -> tuple[list[str], str]:
 
 def _expand(path: str, format: str | None) -> list[str]:
     path = os.path.expanduser(path)
-    if "://" in path:
-        raise DataError("remote files cannot be opened", where=path, hint="Copy them to a local disk first.")
+    if remote.is_remote(path):
+        return remote.expand(path, lambda file: format or _ending(file))
     if os.path.isdir(path):
         if _is_solution(path):
             raise DataError(
@@ -277,6 +278,8 @@ def _open_file(name: str, paths: list[str], called: str, dtype: Any) -> Rows:
         from leyden.rows.npy import NpyRows
 
         return NpyRows(paths[0])
+    if remote.is_remote(paths[0]) and name not in STREAMS:
+        raise OptionError(f"a remote {name} file cannot be read in pieces", where=paths[0], hint="Copy it to a disk.")
     if name == "npz":
         return _open_npz(paths[0])
     if name == "mtx":

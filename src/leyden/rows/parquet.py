@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from leyden.errors import DataError
+from leyden.errors import DataError, LeydenError
+from leyden.rows.remote import is_remote, open_binary
 from leyden.rows.table import TableRows, choose, kind
 
 # Arrow's defaults (no buffer, and reading ahead) fetch whole row groups: memory would grow with the file.
@@ -108,9 +109,12 @@ def _open(path: str, **options: Any) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(path, buffer_size=COLUMN_BUFFER_NBYTES, pre_buffer=False, **options)
+        source = open_binary(path) if is_remote(path) else path
+        return pq.ParquetFile(source, buffer_size=COLUMN_BUFFER_NBYTES, pre_buffer=False, **options)
     except FileNotFoundError:
         raise DataError("there is no such file", where=path) from None
+    except LeydenError:
+        raise
     except (OSError, ValueError) as error:
         raise DataError(
             f"this is not a complete Parquet file ({_first_line(error)})",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+import platform
+import threading
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
-from leyden.errors import DataError
+from leyden.errors import DataError, LeydenError
+from leyden.rows.remote import is_remote, open_binary, read_range, size
 
 
 class StoredArray:
@@ -32,9 +37,11 @@ class StoredArray:
 
     def __init__(self, path: str | os.PathLike, purpose: str = ""):
         self.path = os.path.expanduser(path)
+        self._fd: int | None = None
         try:
-            # Mapping reads the header, and checks the length of the file against it, without touching the data.
-            header = np.load(self.path, mmap_mode="r", allow_pickle=False)
+            header, self.fortran, self._offset = _remote_header(self.path) if is_remote(path) else _header(self.path)
+        except LeydenError:
+            raise
         except FileNotFoundError:
             raise DataError(f"there is no such file{purpose}", where=str(path)) from None
         except (ValueError, EOFError, OSError) as error:
@@ -46,9 +53,8 @@ class StoredArray:
         if not isinstance(header, np.ndarray):
             raise DataError("this is an archive, not a .npy file", where=str(path))
         self.shape, self.dtype, self.ndim = header.shape, header.dtype, header.ndim
-        self.fortran = not header.flags.c_contiguous
-        self._offset = int(getattr(header, "offset", 0))
-        self._fd = os.open(self.path, os.O_RDONLY)
+        if not is_remote(path):
+            self._open()
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -74,7 +80,7 @@ class StoredArray:
         while done < len(view):
             row = start + done * rows // len(view)
             try:
-                count = os.preadv(self._fd, [view[done:]], self._offset + begin + done)
+                count = self._read_into(view[done:], self._offset + begin + done)
             except OSError as error:
                 raise DataError(
                     f"the file cannot be read from row {row:,} on ({error.strerror})",
@@ -89,8 +95,24 @@ class StoredArray:
                 )
             done += count
 
+    def _read_into(self, view: memoryview, position: int) -> int:
+        if is_remote(self.path):
+            return read_range(self.path, view, position)
+        return os.preadv(self._fd if self._fd is not None else self._open(), [view], position)
+
+    def _open(self) -> int:
+        """The file; opened when it is first read, where this array has been unpickled."""
+        with _opening:
+            if self._fd is None:
+                try:
+                    self._fd = os.open(self.path, os.O_RDONLY)
+                except OSError as error:
+                    where = f"{self.path} on {platform.node()}"
+                    raise DataError(f"the file cannot be opened ({error.strerror})", where=where) from None
+            return self._fd
+
     def __del__(self) -> None:
-        if (fd := getattr(self, "_fd", None)) is not None:
+        if (fd := self.__dict__.get("_fd")) is not None:
             os.close(fd)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -98,7 +120,29 @@ class StoredArray:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        try:
-            self._fd = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise DataError(f"the file cannot be opened here ({error.strerror})", where=str(self.path)) from None
+        self._fd = None
+
+
+_opening = threading.Lock()
+
+
+def _header(path: str) -> tuple[Any, bool, int]:
+    """An array like that of a file, whether it is in Fortran order, and the byte it begins at."""
+    # Mapping reads the header, and checks the length of the file against it, without touching the data.
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    fortran = isinstance(mapped, np.ndarray) and not mapped.flags.c_contiguous
+    return mapped, fortran, int(getattr(mapped, "offset", 0))
+
+
+def _remote_header(path: str) -> tuple[Any, bool, int]:
+    with open_binary(path) as file:
+        read = {(1, 0): read_array_header_1_0, (2, 0): read_array_header_2_0}
+        version = read_magic(file)
+        if version not in read:
+            raise ValueError(f"version {version} of the format")
+        shape, fortran, dtype = read[version](file)
+        offset = file.tell()
+    length, there = offset + math.prod(shape) * dtype.itemsize, size(path)
+    if there < length:
+        raise ValueError(f"{there:,} bytes of {length:,}")
+    return np.broadcast_to(np.empty((), dtype), shape), fortran and len(shape) > 1 and min(shape) > 1, offset

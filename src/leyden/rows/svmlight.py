@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from leyden.errors import DataError
 from leyden.rows.array import Roles
 from leyden.rows.base import Block, Rows
 from leyden.rows.lines import Piece, cut, read_piece
+from leyden.rows.remote import size
 from leyden.rows.sparse import csr_block, csr_rows, stack
 from leyden.rows.table import float_dtype
 
@@ -82,7 +82,7 @@ class SvmlightRows(Rows):
         self._roles = Roles(target, weight, group, n, self.source)
         self.targets, self.column_target = self._roles.names or ("label",), self._roles.column_target
         self.has_weight, self.has_group = weight is not None, group is not None
-        self.stored_nbytes = sum(os.path.getsize(path) for path in self._paths)
+        self.stored_nbytes = sum(size(path) for path in self._paths)
         self.row_nbytes = entries / n * (self.dtype.itemsize + 4) + 4 + 8 + self._roles.row_nbytes
 
     def reader_nbytes(self, rows: int) -> float:

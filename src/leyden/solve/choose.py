@@ -10,6 +10,7 @@ import numpy as np
 
 from leyden.engine.budget import format_bytes, least, reading_nbytes, thread_count
 from leyden.engine.checkpoint import Checkpoint
+from leyden.engine.executor import Executor
 from leyden.engine.sweep import Engine
 from leyden.errors import BudgetError
 from leyden.plan import Machine, PassPlan, Plan, machine
@@ -33,6 +34,7 @@ class Options:
     threads: int | None
     progress: bool | None
     checkpoint: Checkpoint | None = None
+    executor: Executor | None = None
 
 
 def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: float) -> Plan:

@@ -9,6 +9,7 @@ import numpy as np
 
 from leyden import options as check
 from leyden.certificate import Certificate
+from leyden.engine.executor import Executor, as_executor
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine
@@ -112,6 +113,7 @@ class LeastSquares(Solution):
         *,
         weights: Any = None,
         memory: str | int | None = None,
+        executor: Executor | None = None,
         progress: bool | None = False,
     ) -> Certificate:
         """Compute the certificate again from the data, by one pass that uses nothing of the solver's but a witness.
@@ -120,11 +122,12 @@ class LeastSquares(Solution):
         fail, never hold. The gradient, which doubled arithmetic reproduces to some thirty digits, is compared with the
         one saved: any change of an answer or of a row that moves it is seen.
         """
-        budget, shown = check.memory(memory), Progress(check.progress(progress))
+        runs, shown = as_executor(executor), Progress(check.progress(progress))
+        budget = runs.memory() if memory is None else check.memory(memory)
         rows = open_rows(rows, target=b, weight=weights)
         if rows.shape != self.shape or len(rows.targets) != len(self.targets):
             return Certificate({}, failures=(self._of_another_shape(rows),))
-        engine = Engine(max(budget - small_nbytes(rows, self.has_intercept), 1), progress=shown)
+        engine = Engine(max(budget - small_nbytes(rows, self.has_intercept), 1), executor=runs, progress=shown)
         with single_threaded_blas():
             gradient, whitening = measure(
                 engine, rows, self._coordinates, self._x, self._x0, self._whitening, "verify", whiten=True

@@ -30,6 +30,7 @@ import numpy as np
 from leyden import options as check
 from leyden.certificate import Certificate
 from leyden.engine.checkpoint import Checkpoint, as_checkpoint
+from leyden.engine.executor import Executor, as_executor
 from leyden.engine.fingerprint import fingerprint
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
@@ -72,6 +73,7 @@ def lstsq(
     threads: int | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike | Checkpoint | None = None,
+    executor: Executor | None = None,
     progress: bool | None = None,
 ) -> LeastSquares:
     """Solve ``min Σ w_i (b_i − x0 − a_i·x)² + λ‖x‖²`` and certify the answer.
@@ -106,6 +108,9 @@ def lstsq(
     checkpoint : path or Checkpoint, optional
         A folder to keep what has been done in, so that the same call goes on from there if this one is cut short, to
         the same bits. It is removed when the answer is there. Ctrl-C and SIGTERM then save before they end the run.
+    executor : Executor, optional
+        What runs the passes: ``leyden.Dask(client)`` for the workers of a cluster, each of which has ``memory`` to
+        itself. By default that of the :func:`leyden.executor` context, or else the threads of this process.
     progress : bool, optional
         Show passes while they run; by default on a terminal.
 
@@ -146,6 +151,7 @@ def lstsq(
         threads=threads,
         seed=seed,
         checkpoint=checkpoint,
+        executor=executor,
         progress=progress,
     ).run()
     return solution
@@ -165,6 +171,7 @@ def plan(
     threads: int | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike | Checkpoint | None = None,
+    executor: Executor | None = None,
     progress: bool | None = None,
 ) -> Plan:
     """Plan of :func:`lstsq`; same arguments."""
@@ -174,10 +181,11 @@ def plan(
         tol=check.fraction("tol", tol),
         forward_tol=None if forward_tol is None else check.positive("forward_tol", forward_tol),
         seed=check.seed(seed),
-        memory=check.memory(memory),
+        memory=as_executor(executor).memory() if memory is None else check.memory(memory),
         threads=check.threads(threads),
         progress=check.progress(progress),
         checkpoint=as_checkpoint(checkpoint),
+        executor=executor,
     )
     method = check.one_of("method", method, ("auto", *METHODS))
     rows = open_rows(a, target=b, weight=weights)
@@ -209,8 +217,13 @@ def plan(
 
 def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[str, Any]) -> LeastSquares:
     began = time.perf_counter()
-    memory = options.memory - small_nbytes(rows, options.intercept)
-    engine = Engine(memory, options.threads, checkpoint=options.checkpoint, progress=Progress(options.progress))
+    engine = Engine(
+        options.memory - small_nbytes(rows, options.intercept),
+        options.threads,
+        as_executor(options.executor),
+        checkpoint=options.checkpoint,
+        progress=Progress(options.progress),
+    )
     chain = [plan.method, *fallbacks(plan.method, seen.coordinates, rows)]
     with engine.running(identity, plan.to_json()), single_threaded_blas():
         for method in chain:

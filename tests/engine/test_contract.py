@@ -1,0 +1,200 @@
+"""What makes a reduction distributable, held by every Reduction of the package: see docs/distributed.md.
+
+A new reduction without a case here fails the first test.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import pkgutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import leyden
+from leyden.engine.reduction import Reduction, digest
+from leyden.engine.tree import MergeTree
+from leyden.rows import open as open_rows
+from leyden.solve.coordinates import probe
+from leyden.solve.reductions import TSQR, Gradient, Gram, PlainGradient, ProductGram, SparseSignSketch
+
+D = 3
+
+
+def coordinates(rows):
+    return probe(rows, intercept=True, ridge=0.0, memory=10**8).coordinates
+
+
+def answer(seed):
+    return np.random.default_rng(seed).standard_normal((D, 1)), np.ones(1)
+
+
+CASES = {
+    Gram: lambda rows, seed: Gram(coordinates(rows), np.float64, 16),
+    TSQR: lambda rows, seed: TSQR(coordinates(rows)),
+    SparseSignSketch: lambda rows, seed: SparseSignSketch(coordinates(rows), seed),
+    Gradient: lambda rows, seed: Gradient(*answer(seed), intercept=True, sparse=False),
+    PlainGradient: lambda rows, seed: PlainGradient(*answer(seed), intercept=True),
+    ProductGram: lambda rows, seed: ProductGram(
+        coordinates(rows), np.random.default_rng(seed).standard_normal((D + 1, D + 1)), exact=bool(seed % 2)
+    ),
+}
+
+
+def every_reduction():
+    """All subclasses of Reduction, in all modules of the package."""
+    for module in pkgutil.walk_packages(leyden.__path__, "leyden."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, left = set(), [Reduction]
+    while left:
+        below = left.pop().__subclasses__()
+        found.update(below)
+        left += below
+    return {kind for kind in found if kind.__module__.startswith("leyden.")}
+
+
+def test_every_reduction_has_a_case():
+    assert every_reduction() == set(CASES)
+
+
+@st.composite
+def problems(draw):
+    """Rows, three ranges of them that follow each other, and a seed."""
+    seed = draw(st.integers(0, 10**6))
+    n = draw(st.integers(3, 60))
+    first, second = sorted(draw(st.lists(st.integers(1, n - 1), min_size=2, max_size=2, unique=True)))
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((n, D))
+    rows = open_rows(a, target=a @ np.ones(D) + rng.standard_normal(n), weight=rng.random(n) + 0.5)
+    return rows, [(0, first), (first, second), (second, n)], seed
+
+
+def contract(test):
+    return pytest.mark.parametrize("case", CASES.values(), ids=[kind.__name__ for kind in CASES])(
+        settings(max_examples=15)(given(problems())(test))
+    )
+
+
+def fold(reduction, rows, start, stop):
+    return reduction.update(reduction.start(), rows.read(start, stop))
+
+
+def numbers(result):
+    """What a result is, with what does not depend on how it was summed: R is unique up to the signs of its rows."""
+    values = vars(result) if hasattr(result, "__dict__") else {"result": result}
+    return {name: np.abs(value) for name, value in values.items() if not name.endswith(("unit", "rounding", "lo"))}
+
+
+def assert_close(reduction, a, b):
+    found, expected = numbers(reduction.finish(a)), numbers(reduction.finish(b))
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-9 * (1 + np.abs(value).max()))
+
+
+def assert_same_bits(reduction, a, b):
+    one, other = reduction.to_arrays(a), reduction.to_arrays(b)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].dtype == other[name].dtype
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+@contract
+def test_merging_is_associative_to_rounding(case, problem):
+    rows, (a, b, c), seed = problem
+    reduction = case(rows, seed)
+    left = reduction.merge(
+        reduction.merge(fold(reduction, rows, *a), fold(reduction, rows, *b)), fold(reduction, rows, *c)
+    )
+    right = reduction.merge(
+        fold(reduction, rows, *a), reduction.merge(fold(reduction, rows, *b), fold(reduction, rows, *c))
+    )
+    assert_close(reduction, left, right)
+    assert_close(reduction, left, fold(reduction, rows, 0, rows.shape[0]))
+
+
+@contract
+def test_the_start_is_neutral(case, problem):
+    rows, (a, _, _), seed = problem
+    reduction = case(rows, seed)
+    assert_close(reduction, reduction.merge(reduction.start(), fold(reduction, rows, *a)), fold(reduction, rows, *a))
+    assert_close(reduction, reduction.merge(fold(reduction, rows, *a), reduction.start()), fold(reduction, rows, *a))
+
+
+@contract
+def test_reductions_and_states_travel_without_losing_a_bit(case, problem):
+    rows, (a, b, _), seed = problem
+    reduction = case(rows, seed)
+    here = reduction.merge(fold(reduction, rows, *a), fold(reduction, rows, *b))
+    there = pickle.loads(pickle.dumps(reduction))
+    states = pickle.loads(pickle.dumps([fold(there, rows, *a), fold(there, rows, *b)]))
+    assert_same_bits(reduction, here, there.merge(*states))
+    assert digest([there]) == digest([reduction])
+
+
+@contract
+def test_a_state_kept_on_disk_goes_on_to_the_same_bits(case, problem):
+    rows, (a, b, _), seed = problem
+    reduction = case(rows, seed)
+    kept = reduction.from_arrays(reduction.to_arrays(fold(reduction, rows, *a)))
+    assert_same_bits(reduction, kept, fold(reduction, rows, *a))
+    assert_same_bits(
+        reduction,
+        reduction.merge(kept, fold(reduction, rows, *b)),
+        reduction.merge(fold(reduction, rows, *a), fold(reduction, rows, *b)),
+    )
+
+
+@contract
+def test_a_state_takes_the_memory_it_says_whatever_the_rows(case, problem):
+    rows, _, seed = problem
+    reduction = case(rows, seed)
+    state = reduction.start()
+    for _ in range(5):
+        state = reduction.update(state, rows.read(0, rows.shape[0]))
+        size = sum(array.nbytes for array in reduction.to_arrays(state).values())
+        assert size <= reduction.state_nbytes + 500
+
+
+@contract
+def test_folding_leaves_the_reduction_as_it_was(case, problem):
+    rows, _, seed = problem
+    reduction = case(rows, seed)
+    before = digest([reduction])
+    reduction.finish(fold(reduction, rows, 0, rows.shape[0]))
+    assert digest([reduction]) == before
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 200), st.integers(0, 9), st.data())
+def test_pieces_of_a_tree_hold_what_they_should_and_lead_to_the_same_root(segments, level, data):
+    kept = sorted(data.draw(st.sets(st.integers(0, segments - 1))))
+
+    class Nested(Gram):
+        def __init__(self):
+            pass
+
+        def merge(self, a, b):
+            return (a, b)
+
+    def root(nodes):
+        tree = MergeTree([Nested()], segments)
+        for segment in kept:
+            tree.add((0, segment), [segment])
+        for node in nodes:
+            part = MergeTree([Nested()], segments)
+            for segment in part.span(node):
+                part.add((0, segment), [segment])
+            tree.add(node, part.result())
+        return tree.result()
+
+    tree = MergeTree([], segments)
+    missing = [segment for segment in range(segments) if segment not in kept]
+    nodes = tree.pieces(missing, level)
+    assert [segment for node in nodes for segment in tree.span(node)] == missing
+    assert all(node[0] <= level for node in nodes)
+    assert root(nodes) == root([(0, segment) for segment in missing])
