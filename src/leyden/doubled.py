@@ -19,10 +19,10 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from leyden.vectors import INT, function, row_pointer, splat
+from leyden.vectors import INT, function, lanes_below, masked_load, row_pointer
 
-#: Lanes that ``dot_row`` sums side by side: two AVX-512 vectors, four AVX2 ones.
-LANES = 16
+#: Lanes that ``dot_row`` sums side by side: one AVX-512 vector, two AVX2 ones.
+LANES = 8
 
 _DOUBLE = ir.DoubleType()
 
@@ -108,12 +108,10 @@ def dot_row(_context, a, i, x, k, d):
         with cgutils.for_range_slice(builder, ir.Constant(INT, 0), even, step, intp=INT) as (j, _):
             accumulate(builder.load(at(a_row, j, narrow), align=align), builder.load(at(x_row, j, wide), align=8))
         with builder.if_then(builder.icmp_signed("<", even, length)):
-            lanes = ir.Constant(ir.VectorType(INT, LANES), list(range(LANES)))
-            left = builder.sub(length, even)
-            mask = builder.icmp_signed("<", lanes, splat(builder, left, LANES))
+            mask = lanes_below(builder, builder.sub(length, even), LANES)
             accumulate(
-                _masked_load(builder, at(a_row, even, narrow), align, mask, narrow),
-                _masked_load(builder, at(x_row, even, wide), 8, mask, wide),
+                masked_load(builder, at(a_row, even, narrow), align, mask, narrow),
+                masked_load(builder, at(x_row, even, wide), 8, mask, wide),
             )
         s, e, lanes = builder.load(sums), builder.load(errors), LANES
         while lanes > 1:
@@ -126,15 +124,6 @@ def dot_row(_context, a, i, x, k, d):
         return ctx.make_tuple(builder, sig.return_type, pair)
 
     return signature, generate
-
-
-def _masked_load(builder, pointer, align, mask, vector):
-    """Lanes under the mask from memory, zeros elsewhere; memory outside the mask is not touched."""
-    bits = {4: 32, 8: 64}[align]
-    name = f"llvm.masked.load.v{vector.count}f{bits}.p0"
-    load = function(builder, name, vector, [pointer.type, ir.IntType(32), mask.type, vector])
-    zero = ir.Constant(vector, [0.0] * vector.count)
-    return builder.call(load, [pointer, ir.Constant(ir.IntType(32), align), mask, zero])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -82,3 +82,85 @@ def rank_update(_context, t, r, out, i, first, last):
         return context.get_dummy_value()
 
     return signature, generate
+
+
+#: Entries of a row that ``scatter_rows`` works on at once.
+SCATTER_LANES = 8
+
+
+@intrinsic
+def scatter_rows(_context, a, first, count, high, low, weight, hi, lo, moments):
+    """Add ``aᵀ (high + low)`` of a few rows to the doubled ``hi + lo``, and their weighted moments.
+
+    ``a`` (m, d) float32 or float64: its rows from ``first`` up to ``first + count`` are meant. ``high``, ``low`` and
+    ``weight`` (count,); ``hi``, ``lo`` (s,) and ``moments`` (2, s) float64 with s at least d and a multiple of
+    SCATTER_LANES. Row by row ``hi + lo`` takes the product with TwoSum, whose errors ``lo`` collects; ``moments`` takes
+    ``weight a`` and ``weight a²``. Sums of SCATTER_LANES columns stay in registers for all rows.
+    """
+    signature = types.void(a, types.intp, types.intp, high, low, weight, hi, lo, moments)
+
+    def generate(context, builder, _sig, args):
+        element, double = context.get_value_type(a.dtype), ir.DoubleType()
+        nbytes = a.dtype.bitwidth // 8
+        lanes = SCATTER_LANES
+        wide, narrow = ir.VectorType(double, lanes), ir.VectorType(element, lanes)
+        fused = function(builder, f"llvm.fma.v{lanes}f64", wide, [wide] * 3)
+        matrix = context.make_array(a)(context, builder, args[0])
+        width = cgutils.unpack_tuple(builder, matrix.shape)[1]
+        factors = [
+            context.make_array(kind)(context, builder, value).data
+            for kind, value in zip((high, low, weight), args[3:6], strict=True)
+        ]
+        sums = [
+            context.make_array(kind)(context, builder, value).data
+            for kind, value in zip((hi, lo), args[6:8], strict=True)
+        ]
+        sums += [row_pointer(builder, context, moments, args[8], ir.Constant(INT, k), double) for k in range(2)]
+
+        def columns(j, load):
+            places = [builder.bitcast(builder.gep(pointer, [j]), wide.as_pointer()) for pointer in sums]
+            held = [cgutils.alloca_once_value(builder, builder.load(place, align=8)) for place in places]
+            with cgutils.for_range(builder, args[2], intp=INT) as loop:
+                row = row_pointer(builder, context, a, args[0], builder.add(args[1], loop.index), element)
+                entry = load(builder.bitcast(builder.gep(row, [j]), narrow.as_pointer()))
+                if element != double:
+                    entry = builder.fpext(entry, wide)
+                h, l, w = (splat(builder, builder.load(builder.gep(f, [loop.index])), lanes) for f in factors)
+                total, rest, one, two = (builder.load(slot) for slot in held)
+                product = builder.fmul(entry, h)
+                error = builder.call(fused, [entry, h, builder.fneg(product)])
+                new = builder.fadd(total, product)
+                z = builder.fsub(new, total)
+                lost = builder.fadd(builder.fsub(total, builder.fsub(new, z)), builder.fsub(product, z))
+                rest = builder.fadd(rest, builder.fadd(builder.call(fused, [entry, l, error]), lost))
+                weighted = builder.fmul(entry, w)
+                results = new, rest, builder.fadd(one, weighted), builder.call(fused, [weighted, entry, two])
+                for slot, value in zip(held, results, strict=True):
+                    builder.store(value, slot)
+            for slot, place in zip(held, places, strict=True):
+                builder.store(builder.load(slot), place, align=8)
+
+        even = builder.and_(width, ir.Constant(INT, -lanes))
+        step = ir.Constant(INT, lanes)
+        with cgutils.for_range_slice(builder, ir.Constant(INT, 0), even, step, intp=INT) as (j, _):
+            columns(j, lambda pointer: builder.load(pointer, align=nbytes))
+        with builder.if_then(builder.icmp_signed("<", even, width)):
+            mask = lanes_below(builder, builder.sub(width, even), lanes)
+            columns(even, lambda pointer: masked_load(builder, pointer, nbytes, mask, narrow))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def lanes_below(builder, count, lanes):
+    """The mask of the first ``count`` lanes."""
+    numbers = ir.Constant(ir.VectorType(INT, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", numbers, splat(builder, count, lanes))
+
+
+def masked_load(builder, pointer, align, mask, vector):
+    """Lanes under the mask from memory, zeros elsewhere; memory outside the mask is not touched."""
+    name = f"llvm.masked.load.v{vector.count}f{8 * align}.p0"
+    load = function(builder, name, vector, [pointer.type, ir.IntType(32), mask.type, vector])
+    zero = ir.Constant(vector, [0.0] * vector.count)
+    return builder.call(load, [pointer, ir.Constant(ir.IntType(32), align), mask, zero])

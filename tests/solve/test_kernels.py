@@ -1,5 +1,8 @@
 """Every kernel beside its plain NumPy twin, and beside exact arithmetic where it promises that."""
 
+import hashlib
+from pathlib import Path
+
 import mpmath as mp
 import numpy as np
 import pytest
@@ -8,12 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.truth import exact
 
+from leyden import doubled, vectors
 from leyden.rows import Block
 from leyden.solve import _kernels
 from leyden.solve.coordinates import Coordinates
 from leyden.solve.reductions import TSQR, Gradient, Gram, ProductGram, SparseSignSketch, TileGram
 
 NOTHING = np.empty(0)
+
+
+def test_compiled_kernels_are_of_these_sources():
+    sources = b"".join(Path(module.__file__).read_bytes() for module in (doubled, vectors))
+    assert hashlib.sha256(sources).hexdigest()[:16] == _kernels.COMPILED_FROM
 
 
 def case(seed, m=37, d=11, k=2, intercept=True, dtype=np.float64, weighted=True):

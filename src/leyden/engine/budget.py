@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
-#: A block read from a file: long enough for the disk, short enough that four of them fit a small budget.
-FILE_BLOCK_NBYTES = 16 * 2**20
+#: A block read from a file: long, for every block costs the thread that reads a wait of milliseconds for a processor.
+FILE_BLOCK_NBYTES = 32 * 2**20
 #: Blocks that a folding thread holds of a stream read ahead: one being folded, two read or being read.
 READ_AHEAD = 3
 #: A block of an array in memory: only there to share the work between threads.

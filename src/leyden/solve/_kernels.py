@@ -9,7 +9,11 @@ import numpy as np
 from numba import njit
 
 from leyden.doubled import add, dot_row, fma, two_product, two_sum
-from leyden.vectors import UPDATE_COLUMNS, UPDATE_ROWS, rank_update
+from leyden.vectors import SCATTER_LANES, UPDATE_COLUMNS, UPDATE_ROWS, rank_update, scatter_rows
+
+#: Hash of the sources that are compiled into the kernels here. Numba keeps what it compiled for as long as this file
+#: stays as it is, and looks at no other: when they change, a test asks for the new hash to be written here.
+COMPILED_FROM = "19d61802460e4a82"
 
 #: Rows whose gradient is summed before the sum is folded into that of the tile: the second-order error of a doubled sum
 #: grows with the square of its length, that of adding doubled numbers only with their count.
@@ -120,32 +124,11 @@ def _residual(b, intercept, sh, sl, weight):
 
 
 @njit(inline="always")
-def _scatter(a, i, h, l, hi, lo):
-    for j in range(a.shape[1]):
-        v = np.float64(a[i, j])
-        p = v * h
-        e = fma(v, h, -p)
-        s = hi[j] + p
-        z = s - hi[j]
-        lo[j] += fma(v, l, e) + ((hi[j] - (s - z)) + (p - z))
-        hi[j] = s
-
-
-@njit(inline="always")
 def _flush(gh, gl, hi, lo):
     for j in range(len(gh)):
         gh[j], gl[j] = add(gh[j], gl[j], hi[j], lo[j])
         hi[j] = 0.0
         lo[j] = 0.0
-
-
-@njit(inline="always")
-def _add_moments(a, i, weight, first, second):
-    for j in range(a.shape[1]):
-        v = np.float64(a[i, j])
-        q = weight * v
-        first[j] += q
-        second[j] += q * v
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -159,10 +142,11 @@ def gradient_dense(a, b, w, x, x0, gh, gl, sums, moments):
     """
     m, d = a.shape
     p = gh.shape[1]
-    hi, lo = np.zeros(p), np.zeros(p)
+    padded = (p // SCATTER_LANES + 1) * SCATTER_LANES
+    hi, lo = np.zeros(padded), np.zeros(padded)
     tile_h, tile_l = np.zeros(p), np.zeros(p)
-    first_moment, second_moment = np.zeros(d), np.zeros(d)
-    rh, rl = np.empty(FLUSH), np.empty(FLUSH)
+    tile_moments = np.zeros((2, padded))
+    rh, rl, rw = np.empty(FLUSH), np.empty(FLUSH), np.empty(FLUSH)
     for t in range(len(x)):
         for first in range(0, m, FLUSH):
             last = min(first + FLUSH, m)
@@ -175,27 +159,26 @@ def gradient_dense(a, b, w, x, x0, gh, gl, sums, moments):
                 sh, sl = dot_row(a, i, x, t, d)
                 weight = w[i] if w.size else 1.0
                 rh[i - first], rl[i - first], square = _residual(b[i, t], x0[t], sh, sl, weight)
+                rw[i - first] = weight
                 rr += square
                 bb += weight * b[i, t] * b[i, t]
                 bs += weight * b[i, t]
                 ws += weight
-            for i in range(first, last):
-                h, l = rh[i - first], rl[i - first]
-                _scatter(a, i, h, l, hi, lo)
-                if t == 0:
-                    _add_moments(a, i, w[i] if w.size else 1.0, first_moment, second_moment)
-                if p > d:
-                    hi[d], f = two_sum(hi[d], h)
-                    lo[d] += f + l
+            scatter_rows(a, first, last - first, rh, rl, rw, hi, lo, tile_moments)
+            if p > d:
+                for i in range(last - first):
+                    hi[d], f = two_sum(hi[d], rh[i])
+                    lo[d] += f + rl[i]
             _flush(tile_h, tile_l, hi, lo)
             sums[0, t] += rr
             sums[1, t] += bb
             sums[2, t] += bs
             sums[3, t] += ws
         _flush(gh[t], gl[t], tile_h, tile_l)
-    for j in range(d):
-        moments[0, j] += first_moment[j]
-        moments[1, j] += second_moment[j]
+        if t == 0:
+            for j in range(d):
+                moments[0, j] += tile_moments[0, j]
+                moments[1, j] += tile_moments[1, j]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})

@@ -359,7 +359,7 @@ class Gradient(Reduction[GradientState, GradientResult]):
     sparse : bool
     """
 
-    TILE = 1024
+    TILE = 4096
 
     def __init__(self, x: np.ndarray, x0: np.ndarray, *, intercept: bool, sparse: bool):
         self._x = np.ascontiguousarray(x.T)
@@ -438,7 +438,7 @@ class PlainGradient(Reduction[np.ndarray, np.ndarray]):
     Dense rows only.
     """
 
-    TILE = 1024
+    TILE = 4096
 
     def __init__(self, x: np.ndarray, x0: np.ndarray, *, intercept: bool):
         self._x = np.ascontiguousarray(x.T)
