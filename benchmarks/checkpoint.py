@@ -15,7 +15,7 @@ from pathlib import Path
 from harness import compare
 from out_of_core import FOLDER, cold_rows, prepare, warm_up
 
-REPEATS = 7
+REPEATS = 5
 
 
 def measure(configuration: str) -> dict:

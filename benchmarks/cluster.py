@@ -1,6 +1,6 @@
 """Threads of one process beside workers of a Dask cluster on the same machine, and how workers scale.
 
-The data (2,000,000 × 200 float64, 3.2 GB) is in the page cache and the method is bound by arithmetic, so what is
+The data (1,000,000 × 200 float64, 1.6 GB) is in the page cache and the method is bound by arithmetic, so what is
 compared is the engine: cutting, scheduling, merging. Times are of a cluster that stands and has run the same solve
 once. Every configuration must give the same bits; what it was limited by is told by the share of the time that its
 processors were busy, and by the seconds of each pass. The configuration ``rates`` measures what
@@ -23,7 +23,7 @@ import numpy as np
 
 from harness import compare, repeat
 
-ROWS, COLUMNS, REPEATS = 2_000_000, 200, 5
+ROWS, COLUMNS, REPEATS = 1_000_000, 200, 5
 MEMORY, METHODS = "1GB", ("tsqr", "sketch")
 FOLDER = Path(tempfile.gettempdir()) / "leyden-benchmark-cluster"
 BLOCK = 50_000

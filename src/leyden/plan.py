@@ -163,7 +163,7 @@ class Machine:
 def machine() -> Machine:
     """This machine's rates: measured once, kept in the user's cache folder."""
     path = cache_folder() / "machine.json"
-    key = f"2 {platform.node()} {platform.processor()} {platform.machine()} {os.cpu_count()}"
+    key = f"3 {platform.node()} {platform.processor()} {platform.machine()} {os.cpu_count()}"
     try:
         saved = json.loads(path.read_text())
         if saved.pop("key") == key:
@@ -186,6 +186,7 @@ def _measure() -> Machine:
 
     from leyden.engine.local import single_threaded_blas
     from leyden.solve import _kernels
+    from leyden.solve.reductions import TileGram
 
     rng = np.random.default_rng(0)
     m, d = 4096, 128
@@ -193,11 +194,12 @@ def _measure() -> Machine:
     a32 = a64.astype(np.float32)
 
     def gram(a: Any) -> Callable[[], None]:
-        out = np.empty((d, d), a.dtype)
+        tile = TileGram(512, d, a.dtype)
 
         def run() -> None:
             for i in range(0, m, 512):
-                np.matmul(a[i : i + 512].T, a[i : i + 512], out=out)
+                tile.memory()[:512, :d] = a[i : i + 512]
+                tile.product(512)
 
         return run
 

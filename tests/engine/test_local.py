@@ -1,6 +1,8 @@
 """The local executor: every row once, merged in a fixed order whatever the threads; errors come out as they are."""
 
+import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -119,3 +121,25 @@ def test_blocks_read_ahead_are_not_overwritten_before_they_are_used(tmp_path, th
             return a + b
 
     assert fold(rows, Sum(), Layout(10_000, 100, 300, threads, 10**9)) == values.sum()
+
+
+def test_the_memory_a_solve_read_into_is_free_when_it_is_over(tmp_path, monkeypatch):
+    made = []
+
+    class Watched(Local):
+        def __init__(self):
+            super().__init__()
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr("leyden.engine.executor.Local", Watched)
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "a.npy", rng.standard_normal((5000, 4)))
+    rows = open_rows(tmp_path / "a.npy", target=rng.standard_normal(5000))
+    gc.disable()
+    try:
+        solution = ly.lstsq(rows, memory="64MB")
+        assert made
+        assert all(executor() is None for executor in made)
+    finally:
+        gc.enable()
+    assert solution.certificate.holds

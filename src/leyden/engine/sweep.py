@@ -124,17 +124,18 @@ class Engine:
         """The tree of all segments. On the way and at the end, whatever it is, what there is of it is saved."""
         number, checkpoint, saving = len(self.trace.passes) + 1, self.checkpoint, threading.Lock()
 
-        def save() -> None:
+        # The functions must not hold the tree that holds them: what such a cycle keeps is freed late.
+        def save(tree: MergeTree) -> None:
             with tree.still() as nodes:
                 # What has been folded by now is of these files as they were at the start, or it is not saved.
                 self._check_files(rows)
                 if checkpoint:
                     checkpoint.save(number, reductions, cut, nodes, time.perf_counter() - began)
 
-        def save_if_due() -> None:
+        def save_if_due(tree: MergeTree) -> None:
             if checkpoint and checkpoint.due() and saving.acquire(blocking=False):
                 try:
-                    save()
+                    save(tree)
                 finally:
                     saving.release()
 
@@ -152,7 +153,7 @@ class Engine:
                     with self._stops.allowed():
                         self.executor.fold(rows, reductions, cut, tree, on_rows, self._remark)
             finally:
-                save()
+                save(tree)
         return tree
 
     def _remark(self, sentence: str) -> None:

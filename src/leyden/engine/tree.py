@@ -40,7 +40,7 @@ class MergeTree:
         reductions: Sequence[Reduction[Any, Any]],
         segments: int,
         nodes: dict[Node, States] | None = None,
-        on_add: Callable[[], None] = lambda: None,
+        on_add: Callable[[MergeTree], None] = lambda tree: None,
         due: Callable[[], bool] | None = None,
     ):
         self._reductions, self.segments, self._on_add, self.due = reductions, segments, on_add, due
@@ -64,7 +64,7 @@ class MergeTree:
             with self._changed:
                 self._adding -= 1
                 self._changed.notify_all()
-        self._on_add()
+        self._on_add(self)
 
     def _add(self, node: Node, states: States) -> None:
         while True:
