@@ -28,7 +28,7 @@ def fingerprint(rows: Rows) -> dict[str, Any]:
     n, d = rows.shape
     in_memory = not rows.files and rows.stored_nbytes > 0
     found = hashlib.sha256("\0".join([*rows.columns, "", *rows.targets]).encode())
-    for part in [_all(rows)] if in_memory else [_sample(rows), *(_hash([array]) for array in rows.held)]:
+    for part in [_all(rows)] if in_memory else [_sample(rows), *map(_whole, rows.held)]:
         found.update(part)
     return {
         "shape": [n, d],
@@ -92,6 +92,12 @@ def _all(rows: Rows) -> bytes:
 
     with ThreadPoolExecutor(thread_count()) as pool:
         return b"".join(pool.map(part, range(0, n, length)))
+
+
+def _whole(array: np.ndarray) -> bytes:
+    length = max(1, MEMORY_BLOCK_NBYTES // max(array[:1].nbytes, 1))
+    with ThreadPoolExecutor(thread_count()) as pool:
+        return b"".join(pool.map(lambda i: _hash([array[i : i + length]]), range(0, len(array), length)))
 
 
 def _arrays(block: Block) -> list[np.ndarray]:

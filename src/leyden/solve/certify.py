@@ -16,7 +16,8 @@ of ``‖e‖ / (‖x‖ ‖A‖_F)`` makes x exact, and :math:`‖e‖ ≤ F/\sq
 so that it does not depend on units; changing *each* column by at most √p times that, relatively, suffices.
 
 *Rank deficiency.* X then spans the directions kept; setting the others to exact zeros is a change of A by ‖A V₀‖_F,
-measured from the data, which enters the backward error twice (once in A, once in r).
+measured from the data, which enters the backward error twice (once in A, once in r), and longer by what unknowns can be
+longer in working coordinates.
 
 *Ridge.* The objective is 2λ-strongly convex, so ``‖x − x*‖ ≤ ‖g‖/λ`` and the objective is within ``‖g‖²/λ`` of its
 minimum, whatever the whitening. With an unpenalised intercept g is first projected on the problem in which the
