@@ -404,3 +404,15 @@ def test_generated_rows_are_solved():
         seed=0,
     )
     np.testing.assert_allclose(ly.lstsq(rows).x, [1, 2, 3], rtol=1e-14)
+
+
+def test_a_method_that_does_not_fit_gives_way_to_one_that_does():
+    rng = np.random.default_rng(0)
+    a, b = conditioned(rng, 4000, 300, 1e12), rng.standard_normal(4000)
+    planned = ly.plan.lstsq(a, b, memory="20MB")
+    assert planned.method == "sketch"
+    assert {name: why for name, _, why in planned.alternatives}["tsqr"] == "does not fit the budget"
+    with pytest.raises(ly.BudgetError, match=r"Give at least memory=.* method='sketch' fits as it is"):
+        ly.plan.lstsq(a, b, memory="20MB", method="tsqr")
+    with pytest.raises(ly.BudgetError, match="Give at least memory="):
+        ly.plan.lstsq(a, b, memory="1MB")

@@ -41,6 +41,11 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
     """The plan for ``method``, or for the fastest method that can be certified on what the probe saw (``"auto"``).
 
     ``read_rate`` is in stored bytes a second, infinite in memory.
+
+    Raises
+    ------
+    BudgetError
+        When the method does not fit the budget: with the method that would, if there is one.
     """
     rates = machine()
     threads = options.threads or thread_count()
@@ -54,10 +59,20 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
         for name in METHODS
     }
     fits = {name: _fits(name, c, seen, rows) for name in METHODS}
-    candidates = [name for name in METHODS if fits[name][0]]
-    best = min(candidates, key=scores.__getitem__)
-    chosen = best if method == "auto" else method
-    peak = _peak(rows, options, first_reduction(chosen, c, seen, options))
+    peaks: dict[str, int] = {}
+    refused: dict[str, BudgetError] = {}
+    for name in METHODS:
+        try:
+            peaks[name] = _peak(rows, options, first_reduction(name, c, seen, options))
+        except BudgetError as error:
+            refused[name] = error
+            fits[name] = (False, "does not fit the budget")
+    candidates = sorted((name for name in METHODS if fits[name][0]), key=scores.__getitem__)
+    chosen = method if method != "auto" else candidates[0] if candidates else min(refused, key=scores.__getitem__)
+    if chosen in refused:
+        instead = f" method='{candidates[0]}' fits as it is." if candidates else ""
+        why = refused[chosen]
+        raise BudgetError(why.what, where=why.where, hint=f"{why.hint}{instead}")
     reasons = [f"asked for; {fits[chosen][1]}" if method != "auto" else fits[chosen][1]]
     if method == "auto":
         reasons.append("the fastest of the methods that can be certified here")
@@ -79,7 +94,7 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
         others,
         tuple(costs[chosen]),
         options.memory,
-        int(peak),
+        peaks[chosen],
         algebra[chosen],
     )
 
