@@ -72,7 +72,7 @@ from leyden.cli import demo_scale
 from leyden.cli.demo_folder import DemoFolder
 folder = DemoFolder(Path({path!r}))
 with folder.locked():
-    demo_scale.run(folder, 50_000_000)
+    demo_scale.run(folder, 200_000_000)
 """
 
 
@@ -99,9 +99,9 @@ def test_after_a_kill_the_next_start_finds_matrix_and_checkpoint_and_goes_on(fol
     with folder.locked():
         assert folder.checkpoint.holder() is None, "the solve ends with the demo that started it"
         assert time.monotonic() - began < 10
-        assert demo_scale.run(folder, 50_000_000)
+        assert demo_scale.run(folder, 200_000_000)
     shown = capsys.readouterr().out
-    assert "The matrix of an earlier demo is still here: 125,000 × 100" in shown
+    assert "The matrix of an earlier demo is still here: 500,000 × 100" in shown
     assert "So is the checkpoint of its solve, which goes on from there." in shown
     assert "pass 1 was complete in the checkpoint" in shown
     assert "HOLDS" in shown

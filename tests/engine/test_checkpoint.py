@@ -69,7 +69,7 @@ def fold(rows, layout, checkpoint, stop_after=None):
     saved = checkpoint.restore(1, reductions, layout)
     left = [stop_after]
 
-    def count():
+    def count(_):
         if left[0] is not None:
             left[0] -= 1
             if left[0] <= 0:
