@@ -128,7 +128,7 @@ class Certificate:
                 if bound.tolerance is None
                 else f"  (asked {bound.tolerance:.0e}{'' if bound.holds else ', NOT MET'})"
             )
-            sure = f", probability {bound.confidence:g}" if bound.grade == "probabilistic" else ""
+            sure = f", but for a probability of {1 - bound.confidence:.0e}" if bound.grade == "probabilistic" else ""
             below = "" if bound.lower is None else f" (≥ {bound.lower:.2e})"
             lines.append(
                 f"  {bound.name:<{width}}  ≤ {bound.value:<8.2e}{below} {bound.grade}{sure}{asked}: {bound.meaning}"

@@ -234,3 +234,17 @@ def lstsq(*args: Any, **options: Any) -> Plan:
     from leyden.solve.lstsq import plan
 
     return plan(*args, **options)
+
+
+def svd(*args: Any, **options: Any) -> Plan:
+    """How :func:`leyden.svd` would factor the rows; takes the same arguments, runs nothing."""
+    from leyden.factor.svd import plan_svd
+
+    return plan_svd(*args, **options)
+
+
+def pca(*args: Any, **options: Any) -> Plan:
+    """How :func:`leyden.pca` would find the components; takes the same arguments, runs nothing."""
+    from leyden.factor.svd import plan_pca
+
+    return plan_pca(*args, **options)

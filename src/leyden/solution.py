@@ -21,7 +21,11 @@ from leyden.plan import Plan
 
 FORMAT = 1
 
-_KINDS = {"lstsq": "leyden.solve.least_squares:LeastSquares"}
+_KINDS = {
+    "lstsq": "leyden.solve.least_squares:LeastSquares",
+    "svd": "leyden.factor.decomposition:SVD",
+    "pca": "leyden.factor.decomposition:PrincipalComponents",
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Factorizations: truncated SVD, PCA and QR."""

@@ -1,0 +1,445 @@
+"""The answers of a decomposition: what they hold, how they are certified, saved, verified."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from leyden import options as check
+from leyden.certificate import Bound, Certificate
+from leyden.engine.executor import Executor, as_executor
+from leyden.engine.local import Local, single_threaded_blas
+from leyden.engine.progress import Progress
+from leyden.engine.sweep import Engine
+from leyden.errors import OptionError
+from leyden.factor.choose import Options, algebra_nbytes
+from leyden.factor.enclosure import Ceiling, Enclosure, Ritz, enclose, rayleigh_ritz
+from leyden.factor.frame import Frame
+from leyden.factor.left import Place, Project, Write, created
+from leyden.factor.reductions import BlockImage
+from leyden.plan import Plan
+from leyden.rows import Rows
+from leyden.rows import open as open_rows
+from leyden.solution import Solution, Trace
+from leyden.solve.measure import raise_nonfinite
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method found: Ritz pairs, means of the rows as read, the frame, and what bounds the rest of the spectrum.
+
+    ``estimate`` says that no residual was measured, for the one pass that was allowed.
+    """
+
+    ritz: Ritz
+    mean: np.ndarray
+    frame: Frame
+    outside: float
+    ceilings: tuple[Ceiling, ...] = ()
+    estimate: bool = False
+
+
+class SVD(Solution):
+    """Leading singular triplets of a matrix, ``A ≈ U diag(s) Vt``.
+
+    Attributes
+    ----------
+    s : ndarray, shape (k,)
+        Singular values, descending.
+    Vt : ndarray, shape (k, d)
+        Right vectors in rows, the largest entry of each positive.
+    U : ndarray or Rows, shape (n, k), or None
+        Left vectors, if they were asked for: an array, or the rows of the file they were written to. The column of a
+        singular value of zero is zero.
+    lower, upper : ndarray, shape (k,)
+        Certified enclosure of the singular values.
+    residual : ndarray, shape (k,)
+        Certified bound on ``‖Aᵀu − σv‖``.
+    angle : ndarray, shape (k,)
+        Certified bound on the sine of the angle between each row of ``Vt`` and the true vector; 1 where no gap between
+        singular values can be shown.
+    frobenius_norm : float
+        ``‖A‖_F``.
+    columns : tuple of str
+    certificate, trace, plan
+    """
+
+    kind = "svd"
+    U: Any = None
+
+    def __init__(
+        self,
+        *,
+        s: np.ndarray,
+        vt: np.ndarray,
+        enclosure: np.ndarray,
+        residual: np.ndarray,
+        angle: np.ndarray,
+        frobenius_norm: float,
+        mean: np.ndarray,
+        deviation: np.ndarray,
+        columns: tuple[str, ...],
+        shape: tuple[int, int],
+        options: dict[str, Any],
+        certificate: Certificate,
+        trace: Trace,
+        plan: Plan,
+    ):
+        self.s, self.Vt, self.columns, self.shape = s, vt, columns, shape
+        self.lower, self.upper = enclosure
+        self.residual, self.angle, self.frobenius_norm = residual, angle, frobenius_norm
+        self.certificate, self.trace, self.plan = certificate, trace, plan
+        self._mean, self._deviation, self._options = mean, deviation, options
+
+    # ------------------------------------------------------------ use
+
+    @property
+    def rank(self) -> int:
+        """How many triplets."""
+        return len(self.s)
+
+    def _frame(self) -> Frame:
+        """The matrix of the answer, its mean taken off before anything else."""
+        unit = 2.0 ** -round(math.log2(self.frobenius_norm)) if self.frobenius_norm > 0 else 1.0
+        return Frame(self._mean, unit / self._deviation, unit, bool(self._options["centre"]))
+
+    def _project(self, factors: np.ndarray, names: str) -> Project:
+        frame = Frame(self._mean, 1 / self._deviation, 1.0, True)
+        if self._options["sparse"]:
+            frame = Frame(np.zeros_like(self._mean), 1 / self._deviation, 1.0, True)
+            return Project(frame, self._mean / self._deviation, self.Vt.T * factors, names)
+        return Project(frame, np.zeros_like(self._mean), self.Vt.T * factors, names)
+
+    def left(self, rows: Any) -> Rows:
+        """The left vectors of ``rows``, as rows (n, k) that are computed when they are read.
+
+        ``U`` of the whole data without storing it, and the same map for rows that were not part of it.
+        """
+        with np.errstate(divide="ignore"):
+            factors = np.where(self.s > self._noise, 1 / self.s, 0.0)
+        return open_rows(rows).map(self._project(factors, "u"))
+
+    @property
+    def _noise(self) -> float:
+        """Singular values below this cannot be told from zero."""
+        return 1e-13 * self.frobenius_norm
+
+    def transform(self, rows: Any) -> np.ndarray:
+        """``A V`` of these rows, (m, k), in memory: rows of the matrix in the basis of the right vectors."""
+        return _collected(open_rows(rows).map(self._project(np.ones(self.rank), "score")))
+
+    def write_left(self, engine: Engine, rows: Rows, path: str | os.PathLike | None) -> None:
+        """Compute the left vectors of the data (the scores, of principal components) into :attr:`U`."""
+        with np.errstate(divide="ignore"):
+            factors = np.where(self.s > self._noise, 1 / self.s, 0.0)
+        project = self._project(factors if self.kind == "svd" else np.ones(self.rank), "u")
+        n, k = self.shape[0], self.rank
+        runs = Engine(engine.memory, engine.threads, Local() if path is None else engine.executor,
+                      progress=engine.progress, trace=engine.trace)  # fmt: skip
+        if path is None:
+            self.U = np.empty((n, k))
+            place = Place(self.U, None)
+            (gram,) = runs.sweep(rows, [Write(project, place)], "left vectors")
+        else:
+            partial = created(path, (n, k))
+            try:
+                (gram,) = runs.sweep(rows, [Write(project, Place(None, str(partial)))], "left vectors")
+                descriptor = os.open(partial, os.O_RDONLY)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                partial.replace(Path(os.path.expanduser(path)))
+            finally:
+                partial.unlink(missing_ok=True)
+            self.U = open_rows(os.path.expanduser(path))
+        if self.kind == "svd":
+            alive = factors > 0
+            gram = gram[np.ix_(alive, alive)]
+            value = float(np.linalg.norm(gram - np.eye(len(gram))))
+            bounds = {
+                **self.certificate.bounds,
+                "left_orthonormality": Bound(
+                    "left_orthonormality", value, "‖UᵀU − I‖_F of the left vectors as written", "measured"
+                ),
+            }
+            c = self.certificate
+            self.certificate = Certificate(bounds, c.passes, c.nbytes, c.seeds, c.failures)
+
+    # ------------------------------------------------------------ verify, save
+
+    def verify(
+        self,
+        rows: Any,
+        b: Any = None,
+        *,
+        weights: Any = None,
+        memory: str | int | None = None,
+        executor: Executor | None = None,
+        progress: bool | None = False,
+    ) -> Certificate:
+        """Measure the certificate again by one pass over the data, from the right vectors alone."""
+        if b is not None or weights is not None:
+            raise OptionError(f"a solution of {self.kind} has no targets and no weights")
+        runs, shown = as_executor(executor), Progress(check.progress(progress))
+        budget = runs.memory() if memory is None else check.memory(memory)
+        rows = open_rows(rows)
+        if rows.shape != self.shape:
+            was, is_ = ("{:,} × {:,}".format(*shape) for shape in (self.shape, rows.shape))
+            return Certificate({}, failures=(f"the data is {is_}; the solution is of {was}",))
+        options = _Recorded(self)
+        engine = Engine(max(budget - algebra_nbytes("sketch", rows, options), 1), executor=runs, progress=shown)
+        frame = self._frame()
+        if rows.is_sparse:
+            frame = Frame(np.zeros_like(frame.shift), frame.scale, frame.unit, frame.centre)
+        w = np.ascontiguousarray(self.Vt.T)
+        with single_threaded_blas():
+            reduction = BlockImage(frame, w, rows.shape[0], sparse=rows.is_sparse, remainder=True)
+            (image,) = engine.sweep(rows, [reduction], "verify")
+            if not (np.isfinite(image.s).all() and np.isfinite(image.raw)):
+                raise_nonfinite(rows)
+            ritz = rayleigh_ritz(w, image)
+        unit = frame.unit
+        failures = []
+        if ritz.orthonormality > 1e-10:
+            failures.append("the right vectors are not orthonormal")
+        tol = self._options["tol"]
+        found = enclose(ritz, self.rank)
+        slack = 1e-12 * self.frobenius_norm + 1e-9 * self.s
+        if (np.abs(ritz.sigma / unit - self.s) > slack).any():
+            failures.append("the singular values are not those of the data on these vectors")
+        if (ritz.residual / unit > 1.1 * self.residual + 1e-10 * self.frobenius_norm).any():
+            failures.append("a triplet is claimed to be more precise than the data says")
+        if (found.lower / unit > self.upper * (1 + 1e-12)).any() or (self.lower > found.upper / unit).any():
+            failures.append("an enclosure does not agree with the data")
+        if abs(math.sqrt(ritz.frobenius2) / unit - self.frobenius_norm) > 1e-9 * self.frobenius_norm:
+            failures.append("the saved norm is not that of the data")
+        if self._options["centre"]:
+            scale = np.abs(self._mean) + self._deviation
+            drift = np.abs(image.mean / frame.scale if not rows.is_sparse else image.mean / frame.scale - self._mean)
+            if (drift > 1e-10 * scale + 1e-9 * np.sqrt(image.squares / max(rows.shape[0] - 1, 1)) / frame.scale).any():
+                failures.append("the saved means are not those of the data")
+        if self.columns != rows.columns:
+            failures.append("the columns have other names than those that were factored")
+        bounds = _bounds(ritz, found, self.rank, unit, None if self._options["estimate"] else tol)
+        return Certificate(bounds, 1, rows.stored_nbytes, failures=tuple(failures))
+
+    def _problem(self) -> dict[str, Any]:
+        return {
+            "columns": list(self.columns),
+            "shape": list(self.shape),
+            "frobenius_norm": self.frobenius_norm,
+            "options": self._options,
+        }
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {
+            "s": self.s,
+            "Vt": self.Vt,
+            "enclosure": np.array([self.lower, self.upper]),
+            "residual": self.residual,
+            "angle": self.angle,
+            "mean": self._mean,
+            "deviation": self._deviation,
+        }
+        if isinstance(self.U, np.ndarray):
+            arrays["U"] = self.U
+        return arrays
+
+    @classmethod
+    def _restore(
+        cls, problem: dict[str, Any], arrays: dict[str, np.ndarray], certificate: Certificate, trace: Trace, plan: Plan
+    ) -> SVD:
+        n, d = (int(length) for length in problem["shape"])
+        k = len(arrays["s"])
+        expected = {
+            "s": (k,), "Vt": (k, d), "enclosure": (2, k), "residual": (k,), "angle": (k,), "mean": (d,),
+            "deviation": (d,), "U": (n, k),
+        }  # fmt: skip
+        for name, array in arrays.items():
+            if array.dtype != np.float64 or array.shape != expected[name]:
+                raise ValueError(f"{name}.npy is not an array of float64 of shape {expected[name]}")
+            if name in ("s", "Vt", "mean", "deviation") and not np.isfinite(array).all():
+                raise ValueError(f"{name}.npy holds values that are not finite")
+        if not (arrays["deviation"] > 0).all():
+            raise ValueError("deviation.npy holds values that are not positive")
+        left = arrays.pop("U", None)
+        found = cls(
+            s=arrays["s"],
+            vt=arrays["Vt"],
+            enclosure=arrays["enclosure"],
+            residual=arrays["residual"],
+            angle=arrays["angle"],
+            frobenius_norm=float(problem["frobenius_norm"]),
+            mean=arrays["mean"],
+            deviation=arrays["deviation"],
+            columns=tuple(problem["columns"]),
+            shape=(n, d),
+            options=dict(problem["options"]),
+            certificate=certificate,
+            trace=trace,
+            plan=plan,
+        )
+        found.U = left
+        return found
+
+    def _title(self) -> str:
+        return "singular value decomposition"
+
+    def __str__(self) -> str:
+        n, d = self.shape
+        lines = [f"{self._title()}, {n:,} × {d:,}, rank {self.rank}"]
+        lines += [
+            f"σ{i + 1:<4} {self.s[i]:.9g}  in [{self.lower[i]:.9g}, {self.upper[i]:.9g}]"
+            for i in range(min(self.rank, 5))
+        ]
+        if self.rank > 5:
+            lines.append("…")
+        return "\n".join([*lines, str(self.certificate), str(self.trace)])
+
+
+class PrincipalComponents(SVD):
+    """Principal components of observations in rows.
+
+    The decomposition ``B ≈ U diag(s) Vt`` of the centred columns, with what statisticians call its parts. Attributes
+    are those of :class:`SVD` (``U`` holds the scores ``B V`` if they were asked for), and
+
+    Attributes
+    ----------
+    components : ndarray, shape (k, d)
+        ``Vt``.
+    explained_variance : ndarray, shape (k,)
+        ``s² / (n − 1)``.
+    explained_variance_ratio : ndarray, shape (k,)
+        Shares of the variance of all columns.
+    mean : ndarray, shape (d,)
+    scale : ndarray, shape (d,)
+        Standard deviation that each column was divided by, or ones.
+    """
+
+    kind = "pca"
+
+    @property
+    def components(self) -> np.ndarray:
+        return self.Vt
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self._mean
+
+    @property
+    def scale(self) -> np.ndarray:
+        return self._deviation
+
+    @property
+    def explained_variance(self) -> np.ndarray:
+        return self.s**2 / (self.shape[0] - 1)
+
+    @property
+    def explained_variance_ratio(self) -> np.ndarray:
+        if self.frobenius_norm == 0:
+            return np.zeros(self.rank)
+        return (self.s / self.frobenius_norm) ** 2
+
+    def inverse_transform(self, scores: np.ndarray) -> np.ndarray:
+        """Observations (m, d) that have these scores (m, k)."""
+        return np.asarray(scores) @ self.Vt * self._deviation + self._mean
+
+    def _title(self) -> str:
+        return "principal components" + (" of scaled columns" if self._options["standardise"] else "")
+
+
+class _Recorded(Options):
+    """The options of a saved answer, as far as its verification needs them."""
+
+    def __init__(self, answer: SVD):
+        for name, value in {"rank": answer.rank, "centre": False, "standardise": False}.items():
+            object.__setattr__(self, name, value)
+
+
+def certify(found: Found, rows: Rows, options: Options, engine: Engine, plan: Plan) -> SVD:
+    """The answer with its certificate, in the units of the data."""
+    k, unit, frame = options.rank, found.frame.unit, found.frame
+    ritz = found.ritz
+    enclosure = enclose(ritz, k, found.outside, found.ceilings)
+    bounds = _bounds(ritz, enclosure, k, unit, None if found.estimate else options.tol)
+    seeds = {} if plan.method in ("gram", "outer") else {"start": options.seed}
+    certificate = Certificate(bounds, 1, rows.stored_nbytes, seeds)
+    engine.trace.remarks += [
+        f"{bound.name} stayed at {bound.value:.1e}, above the {bound.tolerance:.0e} asked for"
+        for bound in bounds.values()
+        if not bound.holds
+    ]
+    kind = PrincipalComponents if options.centre else SVD
+    return kind(
+        s=ritz.sigma[:k] / unit,
+        vt=np.ascontiguousarray(ritz.w[:, :k].T),
+        enclosure=np.array([enclosure.lower, enclosure.upper]) / unit,
+        residual=ritz.residual[:k] / unit,
+        angle=enclosure.angle,
+        frobenius_norm=math.sqrt(ritz.frobenius2) / unit,
+        mean=frame.shift + found.mean / frame.scale if options.centre else np.zeros(frame.d),
+        deviation=unit / frame.scale,
+        columns=rows.columns,
+        shape=rows.shape,
+        options={
+            "centre": options.centre,
+            "standardise": options.standardise,
+            "tol": options.tol,
+            "estimate": found.estimate,
+            "sparse": rows.is_sparse,
+        },
+        certificate=certificate,
+        trace=engine.trace,
+        plan=plan,
+    )
+
+
+def _bounds(ritz: Ritz, enclosure: Enclosure, k: int, unit: float, tol: float | None) -> dict[str, Bound]:
+    top = float(ritz.lower[0])
+    norm = math.sqrt(ritz.frobenius2)
+
+    def relative(value: float, to: float) -> float:
+        return value / to if to > 0 else 0.0 if value == 0 else math.inf
+
+    residual = relative(float(ritz.residual[:k].max()), top)
+    width = relative(float((enclosure.upper - enclosure.lower).max()), top)
+    left2 = ritz.left2[1] + float((ritz.upper[k:] ** 2).sum())
+    left2_low = ritz.left2[0] + float((ritz.lower[k:] ** 2).sum())
+    sure = enclosure.confidence
+    found = [
+        Bound("residual", residual, "the largest ‖Aᵀu − σv‖ of a triplet, relative to σ_1", "rigorous", tol),
+        Bound(
+            "singular_values", width, "the longest enclosure of a singular value, relative to σ_1",
+            "rigorous" if sure == 1 else "probabilistic", None, sure,
+        ),
+        Bound(
+            "frobenius_error", relative(math.sqrt(left2), norm), "‖A − UΣVᵀ‖_F relative to ‖A‖_F", "rigorous",
+            lower=relative(math.sqrt(left2_low), norm),
+        ),
+        Bound(
+            "spectral_error", relative(enclosure.spectral[1], top), "‖A − UΣVᵀ‖₂ relative to σ_1",
+            "rigorous" if sure == 1 else "probabilistic", None, sure, lower=relative(enclosure.spectral[0], top),
+        ),
+        Bound("orthonormality", ritz.orthonormality, "‖VᵀV − I‖₂", "rigorous"),
+        Bound("rounding", ritz.rounding, "rounding of AᵀAv in the certificate, relative to ‖A‖_F²", "rigorous"),
+    ]  # fmt: skip
+    return {bound.name: bound for bound in found}
+
+
+def _collected(rows: Rows) -> np.ndarray:
+    """All of some rows, in memory."""
+    n, k = rows.shape
+    out = np.empty((n, k))
+    step = max(1, int(2**25 / max(rows.row_nbytes, 1)))
+    buffer = rows.buffer(min(step, n))
+    for start in range(0, n, step):
+        stop = min(start + step, n)
+        out[start:stop] = rows.read(start, stop, buffer).data
+    rows.release()
+    return out
