@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from leyden.vectors import INT, function, row_pointer, splat
+
+#: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
+COMPILED_FROM = "19d61802460e4a82"
+
+#: Entries of a vector, and vectors of a row that are worked on at once: their sums stay in registers.
+LANES, AT_ONCE = 8, 6
+
+#: Entries ahead whose rows of W are fetched into the cache; those of S are while W is being multiplied.
+AHEAD = 8
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -18,29 +32,102 @@ def pack_moments(a, shift, scale, out, moments):
             moments[1, j] += v * v
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def multiply_sparse(data, indices, indptr, scale, w, y, moments):
-    """``y = A w`` of a CSR tile (m, d) with columns scaled, ``w`` (d, l), ``y`` (m, l); sums and squares to ``moments``."""
+def _row_kernel(vectors: int, *, transposed: bool):
+    """An intrinsic for ``vectors`` vectors of a row: a gather from rows of W, or a scatter to rows of S."""
+
+    @intrinsic
+    def kernel(_context, data, indices, scale, first, last, matrix, y, i, j, other, end):
+        signature = types.void(
+            data, indices, scale, types.intp, types.intp, matrix, y, types.intp, types.intp, other, types.intp
+        )
+
+        def generate(context, builder, _sig, args):
+            double = ir.DoubleType()
+            vector = ir.VectorType(double, LANES)
+            fused = function(builder, f"llvm.fma.v{LANES}f64", vector, [vector] * 3)
+            byte = ir.IntType(8).as_pointer()
+            flag = ir.IntType(32)
+            prefetch = function(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, flag, flag, flag])
+            values, columns, factors = (
+                context.make_array(kind)(context, builder, value).data
+                for kind, value in zip((data, indices, scale), args[:3], strict=True)
+            )
+            row = builder.gep(row_pointer(builder, context, y, args[6], args[7], double), [args[8]])
+
+            def places(start):
+                return [
+                    builder.bitcast(builder.gep(start, [ir.Constant(INT, LANES * u)]), vector.as_pointer())
+                    for u in range(vectors)
+                ]
+
+            def column(e):
+                c = builder.load(builder.gep(columns, [e]))
+                return builder.sext(c, INT) if c.type != INT else c
+
+            def line(kind, array, c):
+                return builder.gep(row_pointer(builder, context, kind, array, c, double), [args[8]])
+
+            def fetch(start, write):
+                for place in places(start):
+                    builder.call(prefetch, [builder.bitcast(place, byte), flag(write), flag(3), flag(1)])
+
+            held = [cgutils.alloca_once(builder, vector) for _ in range(vectors)]
+            for slot, place in zip(held, places(row), strict=True):
+                builder.store(
+                    builder.load(place, align=8) if transposed else ir.Constant(vector, [0.0] * LANES), slot
+                )  # fmt: skip
+            with cgutils.for_range_slice(builder, args[3], args[4], ir.Constant(INT, 1), intp=INT) as (e, _):
+                c = column(e)
+                start = line(matrix, args[5], c)
+                if not transposed:
+                    ahead = builder.add(e, ir.Constant(INT, AHEAD))
+                    with builder.if_then(builder.icmp_signed("<", ahead, args[10])):
+                        fetch(line(matrix, args[5], column(ahead)), 0)
+                    fetch(line(other, args[9], c), 1)
+                value = builder.load(builder.gep(values, [e]))
+                if value.type != double:
+                    value = builder.fpext(value, double)
+                v = splat(builder, builder.fmul(value, builder.load(builder.gep(factors, [c]))), LANES)
+                for slot, place in zip(held, places(start), strict=True):
+                    there = builder.load(place, align=8)
+                    if transposed:
+                        builder.store(builder.call(fused, [v, builder.load(slot), there]), place, align=8)
+                    else:
+                        builder.store(builder.call(fused, [v, there, builder.load(slot)]), slot)
+            if not transposed:
+                for slot, place in zip(held, places(row), strict=True):
+                    builder.store(builder.load(slot), place, align=8)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+_gather, _gather_one = (_row_kernel(vectors, transposed=False) for vectors in (AT_ONCE, 1))
+_scatter, _scatter_one = (_row_kernel(vectors, transposed=True) for vectors in (AT_ONCE, 1))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def image_sparse(data, indices, indptr, scale, w, y, s, moments):
+    """``y = A w`` and ``s += Aᵀ y`` of a CSR tile (m, d) with columns scaled, row by row.
+
+    ``w`` and ``s`` (d, l), ``y`` (m, l) float64, l a multiple of LANES; column sums and squares of A are added to
+    ``moments`` (2, d).
+    """
     width = w.shape[1]
+    wide = width - width % (LANES * AT_ONCE)
     for i in range(len(indptr) - 1):
-        for l in range(width):
-            y[i, l] = 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            j = indices[e]
-            v = data[e] * scale[j]
-            moments[0, j] += v
-            moments[1, j] += v * v
-            for l in range(width):
-                y[i, l] += v * w[j, l]
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def multiply_transposed_sparse(data, indices, indptr, scale, y, s):
-    """``s += Aᵀ y`` of a CSR tile (m, d) with columns scaled, ``y`` (m, l), ``s`` (d, l) float64."""
-    width = y.shape[1]
-    for i in range(len(indptr) - 1):
-        for e in range(indptr[i], indptr[i + 1]):
-            j = indices[e]
-            v = data[e] * scale[j]
-            for l in range(width):
-                s[j, l] += v * y[i, l]
+        first, last = indptr[i], indptr[i + 1]
+        for e in range(first, last):
+            v = data[e] * scale[indices[e]]
+            moments[0, indices[e]] += v
+            moments[1, indices[e]] += v * v
+        for j in range(0, wide, LANES * AT_ONCE):
+            _gather(data, indices, scale, first, last, w, y, i, j, s, indptr[-1])
+        for j in range(wide, width, LANES):
+            _gather_one(data, indices, scale, first, last, w, y, i, j, s, indptr[-1])
+        for j in range(0, wide, LANES * AT_ONCE):
+            _scatter(data, indices, scale, first, last, s, y, i, j, w, last)
+        for j in range(wide, width, LANES):
+            _scatter_one(data, indices, scale, first, last, s, y, i, j, w, last)

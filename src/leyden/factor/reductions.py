@@ -130,9 +130,12 @@ class BlockImage(Reduction[ImageState, Image]):
     ):
         self.frame, self.n, self.dtype = frame, n, np.dtype(np.float64 if sparse else dtype)
         self.sparse, self.remainder = sparse, remainder and not sparse and not frame.centre
+        d, self.width = w.shape
         self.w = np.ascontiguousarray(w, dtype=self.dtype)
-        d, width = w.shape
-        wide = width if sparse else d
+        if sparse and self.width % _kernels.LANES:
+            self.w = np.zeros((d, -(-self.width // _kernels.LANES) * _kernels.LANES))
+            self.w[:, : self.width] = w
+        wide = self.w.shape[1] if sparse else d
         self.tile_rows = max(32, min(1024, TILE_NBYTES // (self.dtype.itemsize * wide)))
         self._scratch = Scratch()
 
@@ -179,9 +182,9 @@ class BlockImage(Reduction[ImageState, Image]):
     def _sparse(self, state: ImageState, tile: Any) -> None:
         m, width = tile.shape[0], self.w.shape[1]
         y = self._scratch.array("y", (self.tile_rows, width))[:m]
-        parts = tile.data, tile.indices, tile.indptr, self.frame.scale
-        _kernels.multiply_sparse(*parts, self.w, y, state.moments)
-        _kernels.multiply_transposed_sparse(*parts, y, state.s)
+        _kernels.image_sparse(
+            tile.data, tile.indices, tile.indptr, self.frame.scale, self.w, y, state.s, state.moments
+        )  # fmt: skip
         self._add(state, y)
         state.longest = max(state.longest, int(np.diff(tile.indptr).max(initial=0)))
         state.additions += m  # the kernels add to the sums row by row
@@ -207,15 +210,16 @@ class BlockImage(Reduction[ImageState, Image]):
         unit = float(np.finfo(self.dtype).eps) / 2
         row_unit = gamma(state.longest + 6, unit)
         sum_unit = gamma(state.tile + 8, unit) + gamma(state.additions + 8)
-        s, m, (sums, squares) = state.s, state.m, state.moments
+        l = self.width
+        s, m, y, (sums, squares) = state.s[:, :l], state.m[:l, :l], state.y[:l], state.moments
         raw = float(squares.sum())
         if self.frame.centre:
-            s = s - np.outer(sums, state.y / self.n)
-            m = m - np.outer(state.y, state.y / self.n)
+            s = s - np.outer(sums, y / self.n)
+            m = m - np.outer(y, y / self.n)
             squares = np.maximum(squares - sums**2 / self.n, 0.0)
             sum_unit += 4 * U + 2 * gamma(state.additions + state.tile + 8)
         return Image(
-            s,
+            np.ascontiguousarray(s),
             (m + m.T) / 2,
             math.fsum(squares),
             raw,
