@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
@@ -57,6 +58,16 @@ def _available() -> int:
     except OSError:
         pass
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def trim() -> None:
+    """Give what was freed back to the system: until then it is memory of the process, beside the budget of a pass.
+
+    It is glibc that keeps megabytes; other allocators are not asked.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 def thread_count() -> int:
