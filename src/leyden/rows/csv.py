@@ -12,7 +12,8 @@ import numpy as np
 from leyden.errors import DataError, LeydenError
 from leyden.rows.lines import Piece, cut, read_piece, reading
 from leyden.rows.remote import size
-from leyden.rows.table import TableRows, choose, kind
+from leyden.rows.schema import choose, kind
+from leyden.rows.table import TableRows
 
 # A piece is parsed in one go and held while it is read: a few thousand rows, and a seek is cheap beside its parsing.
 PIECE_NBYTES = 1 << 20

@@ -362,6 +362,6 @@ def _with_columns(rows: Rows, columns: Sequence[str | int]) -> Rows:
 def _with_dtype(rows: Rows, dtype: Any) -> Rows:
     if dtype is None:
         return rows
-    from leyden.rows.table import float_dtype
+    from leyden.rows.schema import float_dtype
 
     return rows if float_dtype(dtype) == rows.dtype else rows.map(Cast(float_dtype(dtype)))
