@@ -14,7 +14,8 @@ sketch      QR of a sparse-sign sketch, then Gram of A R⁻¹            any con
 ==========  =======================================================  =====================================
 
 The sketch is randomized CholeskyQR (Higgins, Szyld, Boman, Yamazaki 2023; compare Epperly, Meier, Nakatsukasa 2024).
-Where a method cannot be certified on the data it met, the next one of the table takes over, and the trace says so.
+Where a method cannot be certified on the data it met, a later one of the table that fits the budget takes over, and the
+trace says so.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from leyden.engine.fingerprint import fingerprint
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
-from leyden.errors import DataError, OptionError
+from leyden.errors import BudgetError, DataError, OptionError
 from leyden.plan import Plan
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.solve.certify import Assessment, assess, working_gradient
-from leyden.solve.choose import METHODS, Options, choose, fallbacks, small_nbytes
+from leyden.solve.choose import METHODS, Options, choose, fallbacks, needed_nbytes, small_nbytes, too_small
 from leyden.solve.coordinates import Coordinates, Probe, probe
 from leyden.solve.least_squares import LeastSquares
 from leyden.solve.measure import measure
@@ -224,20 +225,8 @@ def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[s
         checkpoint=options.checkpoint,
         progress=Progress(options.progress),
     )
-    chain = [plan.method, *fallbacks(plan.method, seen.coordinates, rows)]
     with engine.running(identity, plan.to_json()), single_threaded_blas():
-        for method in chain:
-            first = start(engine, rows, options, seen, method)
-            outcome = _refine(engine, rows, options, first) if first else None
-            if outcome is not None:
-                break
-            engine.trace.remarks.append(f"{method} could not be certified on this data")
-        else:
-            raise DataError(
-                "no method could factor the columns to working precision",
-                where=rows.source,
-                hint="Values near the limits of float64 may overflow: rescale the columns.",
-            )
+        method, outcome = _certified(engine, rows, options, seen, plan.method)
     found, gradient = outcome.found, outcome.gradient
     engine.trace.seconds = time.perf_counter() - began + engine.spared
     engine.trace.remarks += [
@@ -273,6 +262,30 @@ def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[s
         trace=engine.trace,
         plan=plan if plan.method == method else replace(plan, method=method),
         single=len(rows.targets) == 1 and not rows.column_target,
+    )
+
+
+def _certified(engine: Engine, rows: Rows, options: Options, seen: Probe, method: str) -> tuple[str, _Answer]:
+    """The answer of ``method``, or of the first that takes over, fits the budget, and can be certified."""
+    lacking: dict[str, float] = {}
+    for name in (method, *fallbacks(method, seen.coordinates, rows)):
+        needed = needed_nbytes(name, rows, options, seen)
+        if needed > options.memory:
+            lacking[name] = needed
+            continue
+        first = start(engine, rows, options, seen, name)
+        outcome = _refine(engine, rows, options, first) if first else None
+        if outcome is not None:
+            return name, outcome
+        engine.trace.remarks.append(f"{name} could not be certified on this data")
+    if lacking:
+        name = min(lacking, key=lacking.__getitem__)
+        error = too_small(name, rows, options, lacking[name])
+        raise BudgetError(f"{method} could not be certified on this data, and {error.what}", hint=error.hint)
+    raise DataError(
+        "no method could factor the columns to working precision",
+        where=rows.source,
+        hint="Values near the limits of float64 may overflow: rescale the columns.",
     )
 
 
