@@ -224,12 +224,21 @@ def test_verification_takes_what_solving_took(tmp_path, problem):
     assert not ly.verify(folder, a, b + 1e-9, weights=w).holds
 
 
-def test_a_missing_target_and_missing_weights_are_said(problem):
+def test_a_missing_target_and_missing_weights_are_said(tmp_path, problem):
     a, b = problem
-    assert "0 target(s)" in (said := str(ly.verify(ly.lstsq(a, b), a)))
-    assert "give b, or open the rows with target= (and weight=, if there were weights)" in said
-    weighted = ly.lstsq(a, b, weights=np.linspace(0, 1, len(b)))
-    assert "the weights it was solved with were not given" in str(ly.verify(weighted, a, b))
+    w = np.linspace(0, 1, len(b))
+    plain, weighted = ly.lstsq(a, b), ly.load(ly.lstsq(a, b, weights=w).save(tmp_path / "weighted"))
+    assert (plain.weighted, weighted.weighted) == (False, True)
+    for solution, data, said in [
+        (plain, {}, "0 target(s); the solution is of 500 rows, 6 columns, 1 target(s): give b, or open the rows with"),
+        (weighted, {}, "give b, or open the rows with target= and weight="),
+        (weighted, {"b": b}, "of rows with weights, and these have none: give weights"),
+        (plain, {"b": b, "weights": w}, "of rows without weights, and these have some"),
+    ]:
+        certificate = ly.verify(solution, a, **data)
+        assert not certificate.holds
+        assert certificate.passes == 0
+        assert said in str(certificate)
 
 
 def test_a_solution_in_the_wrong_place_or_damaged_is_a_sentence(tmp_path, problem):

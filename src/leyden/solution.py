@@ -19,7 +19,7 @@ from leyden.certificate import Certificate
 from leyden.errors import SolutionError
 from leyden.plan import Plan
 
-FORMAT = 1
+FORMAT = 2
 
 _KINDS = {"lstsq": "leyden.solve.least_squares:LeastSquares"}
 

@@ -91,7 +91,7 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
         others,
         tuple(costs[chosen]),
         options.memory,
-        _peak(rows, options, first_reduction(chosen, c, seen, options)),
+        _peak(rows, options, first_reduction(chosen, seen, options)),
         algebra[chosen],
     )
 
@@ -107,8 +107,7 @@ def small_nbytes(rows: Rows, intercept: bool) -> int:
 
 def needed_nbytes(method: str, rows: Rows, options: Options, seen: Probe) -> float:
     """Memory without which a method does not run: for the dense algebra, and for one thread of its first pass."""
-    first = first_reduction(method, seen.coordinates, seen, options)
-    return small_nbytes(rows, options.intercept) + sum(least(rows, [first]))
+    return small_nbytes(rows, options.intercept) + sum(least(rows, [first_reduction(method, seen, options)]))
 
 
 def too_small(method: str, rows: Rows, options: Options, needed: float, instead: str = "") -> BudgetError:
@@ -164,8 +163,9 @@ def _limit32(p: int) -> float:
     return math.sqrt(0.25 / (p * gamma(132, 2.0**-24))) / 1.3
 
 
-def first_reduction(method: str, c: Coordinates, seen: Probe, options: Options) -> Any:
+def first_reduction(method: str, seen: Probe, options: Options) -> Any:
     """What the first pass of a method sums."""
+    c = seen.coordinates
     if method == "gram32":
         return Gram(c, np.float32, _gram32_tile(seen) or 128)
     if method == "gram64":

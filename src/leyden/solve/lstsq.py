@@ -246,6 +246,7 @@ def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[s
         columns=rows.columns,
         targets=rows.targets,
         shape=rows.shape,
+        weighted=rows.has_weight,
         ridge=options.ridge,
         has_intercept=options.intercept,
         tol=options.tol,
