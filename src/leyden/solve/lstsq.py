@@ -37,7 +37,7 @@ from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
 from leyden.errors import BudgetError, DataError, OptionError
-from leyden.plan import Plan
+from leyden.plan import Plan, verb
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.solve.certify import Assessment, assess, working_gradient
@@ -60,6 +60,7 @@ HALF = 1e-8
 LOOSE = 1e-4
 
 
+@verb
 def lstsq(
     a: Any,
     b: Any = None,
@@ -76,7 +77,7 @@ def lstsq(
     checkpoint: str | os.PathLike | Checkpoint | None = None,
     executor: Executor | None = None,
     progress: bool | None = None,
-) -> LeastSquares:
+) -> Plan[LeastSquares]:
     """Solve ``min Σ w_i (b_i − x0 − a_i·x)² + λ‖x‖²`` and certify the answer.
 
     Parameters
@@ -139,43 +140,6 @@ def lstsq(
     >>> round(float(sol.x[0]), 12), round(sol.intercept, 12), sol.certificate.holds
     (3.0, 1.0, True)
     """
-    solution: LeastSquares = plan(
-        a,
-        b,
-        ridge=ridge,
-        weights=weights,
-        intercept=intercept,
-        tol=tol,
-        forward_tol=forward_tol,
-        method=method,
-        memory=memory,
-        threads=threads,
-        seed=seed,
-        checkpoint=checkpoint,
-        executor=executor,
-        progress=progress,
-    ).run()
-    return solution
-
-
-def plan(
-    a: Any,
-    b: Any = None,
-    *,
-    ridge: float = 0.0,
-    weights: Any = None,
-    intercept: bool = False,
-    tol: float = 1e-14,
-    forward_tol: float | None = None,
-    method: str = "auto",
-    memory: str | int | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-    checkpoint: str | os.PathLike | Checkpoint | None = None,
-    executor: Executor | None = None,
-    progress: bool | None = None,
-) -> Plan:
-    """Plan of :func:`lstsq`; same arguments."""
     options = Options(
         ridge=check.zero_or_more("ridge", ridge),
         intercept=check.flag("intercept", intercept),
@@ -216,7 +180,7 @@ def plan(
     return replace(chosen, _run=lambda plan: _run(plan, rows, options, seen, identity))
 
 
-def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[str, Any]) -> LeastSquares:
+def _run(plan: Plan[LeastSquares], rows: Rows, options: Options, seen: Probe, identity: dict[str, Any]) -> LeastSquares:
     began = time.perf_counter()
     engine = Engine(
         options.memory - small_nbytes(rows, options.intercept),
