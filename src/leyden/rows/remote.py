@@ -101,7 +101,7 @@ def explained(path: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise DataError("there is no such file", where=path, hint="Check the path.") from None
-    except Exception as error:
+    except Exception as error:  # of OSError, of aiohttp, of botocore, ...
         said = getattr(error, "strerror", None) or str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         hint = "Check the connection." if is_remote(path) else "Check its permissions, and the disk."
         raise DataError(f"the file cannot be read ({said})", where=path, hint=hint) from error
