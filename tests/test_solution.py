@@ -224,6 +224,15 @@ def test_verification_takes_what_solving_took(tmp_path, problem):
     assert not ly.verify(folder, a, b + 1e-9, weights=w).holds
 
 
+def test_the_memory_that_verification_asks_for_would_do():
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((2000, 200)), rng.standard_normal(2000)
+    solution = ly.lstsq(a, b)
+    with pytest.raises(ly.BudgetError, match=r"budget of 1 MB is too small: .*, the algebra between passes") as refused:
+        ly.verify(solution, a, b, memory="1MB")
+    assert ly.verify(solution, a, b, memory=refused.value.hint.split('"')[1]).holds
+
+
 def test_a_missing_target_and_missing_weights_are_said(tmp_path, problem):
     a, b = problem
     w = np.linspace(0, 1, len(b))

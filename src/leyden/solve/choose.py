@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from leyden.engine.budget import format_bytes, least, reading_nbytes, thread_count
+from leyden.engine.budget import layout, least, reading_nbytes, thread_count, too_small
 from leyden.engine.checkpoint import Checkpoint
 from leyden.engine.executor import Executor
-from leyden.engine.sweep import Engine
-from leyden.errors import BudgetError
 from leyden.plan import Machine, PassPlan, Plan, machine
 from leyden.rows import Rows
 from leyden.solve.coordinates import Coordinates, Probe
@@ -61,11 +59,14 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
     fits = {name: _fits(name, c, seen, rows) for name in METHODS}
     able = [name for name in METHODS if fits[name][0]]
     needed = {name: needed_nbytes(name, rows, options, seen) for name in METHODS}
-    candidates = sorted((name for name in able if needed[name] <= options.memory), key=scores.__getitem__)
-    chosen = method if method != "auto" else candidates[0] if candidates else min(able, key=needed.__getitem__)
-    if needed[chosen] > options.memory:
+    candidates = sorted((name for name in able if sum(needed[name]) <= options.memory), key=scores.__getitem__)
+    if method != "auto":
+        chosen = method
+    else:
+        chosen = candidates[0] if candidates else min(able, key=lambda name: sum(needed[name]))
+    if sum(needed[chosen]) > options.memory:
         instead = f" method='{candidates[0]}' fits as it is." if candidates else ""
-        raise too_small(chosen, rows, options, needed[chosen], instead)
+        raise too_small(options.memory, *needed[chosen], method=chosen, hint=instead)
     reasons = [f"asked for; {fits[chosen][1]}" if method != "auto" else fits[chosen][1]]
     if method == "auto":
         reasons.append("the fastest of the methods that can be certified here")
@@ -105,29 +106,19 @@ def small_nbytes(rows: Rows, intercept: bool) -> int:
     return SMALL_MATRICES * 8 * (rows.shape[1] + intercept) ** 2
 
 
-def needed_nbytes(method: str, rows: Rows, options: Options, seen: Probe) -> float:
-    """Memory without which a method does not run: for the dense algebra, and for one thread of its first pass."""
-    return small_nbytes(rows, options.intercept) + sum(least(rows, [first_reduction(method, seen, options)]))
-
-
-def too_small(method: str, rows: Rows, options: Options, needed: float, instead: str = "") -> BudgetError:
-    """The error for a budget below what a method needs."""
-    small = small_nbytes(rows, options.intercept)
-    return BudgetError(
-        f"a budget of {format_bytes(options.memory)} is too small for {method} with {rows.shape[1]:,} columns: "
-        f"matrices of that size take {format_bytes(small)}, one thread that reads and computes "
-        f"{format_bytes(needed - small)}",
-        hint=f'Give at least memory="{math.ceil(needed * 1.1 / 1e6)}MB".{instead}',
-    )
+def needed_nbytes(method: str, rows: Rows, options: Options, seen: Probe) -> tuple[float, float, float]:
+    """Memory without which a method does not run: of one thread to read and to compute, and of the dense algebra."""
+    read, compute = least(rows, [first_reduction(method, seen, options)])
+    return read, compute, small_nbytes(rows, options.intercept)
 
 
 def _peak(rows: Rows, options: Options, reduction: Any) -> int:
     """Bytes that the first pass and the dense algebra after it will allocate."""
     small = small_nbytes(rows, options.intercept)
-    layout = Engine(options.memory - small, options.threads).layout(rows, [reduction])
-    reading = layout.threads * reading_nbytes(rows, layout.block_rows)
-    states = (layout.threads + math.ceil(math.log2(layout.segments + 1))) * reduction.state_nbytes
-    return int(reading + states + layout.threads * reduction.scratch_nbytes + small)
+    cut = layout(rows, [reduction], options.memory, options.threads, reserved=small)
+    reading = cut.threads * reading_nbytes(rows, cut.block_rows)
+    states = (cut.threads + math.ceil(math.log2(cut.segments + 1))) * reduction.state_nbytes
+    return int(reading + states + cut.threads * reduction.scratch_nbytes + small)
 
 
 def _gram32_tile(seen: Probe) -> int | None:

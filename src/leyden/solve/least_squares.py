@@ -130,7 +130,8 @@ class LeastSquares(Solution):
         rows = open_rows(rows, target=b, weight=weights)
         if other := self._of_other_rows(rows):
             return Certificate({}, failures=(other,))
-        engine = Engine(max(budget - small_nbytes(rows, self.has_intercept), 1), executor=runs, progress=shown)
+        reserved = small_nbytes(rows, self.has_intercept)
+        engine = Engine(budget, reserved=reserved, executor=runs, progress=shown)
         with single_threaded_blas():
             gradient, whitening = measure(
                 engine, rows, self._coordinates, self._x, self._x0, self._whitening, "verify", whiten=True

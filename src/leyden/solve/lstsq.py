@@ -30,6 +30,7 @@ import numpy as np
 
 from leyden import options as check
 from leyden.certificate import Certificate
+from leyden.engine.budget import too_small
 from leyden.engine.checkpoint import Checkpoint, as_checkpoint
 from leyden.engine.executor import Executor, as_executor
 from leyden.engine.fingerprint import fingerprint
@@ -41,7 +42,7 @@ from leyden.plan import Plan, verb
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.solve.certify import Assessment, assess, working_gradient
-from leyden.solve.choose import METHODS, Options, choose, fallbacks, needed_nbytes, small_nbytes, too_small
+from leyden.solve.choose import METHODS, Options, choose, fallbacks, needed_nbytes, small_nbytes
 from leyden.solve.coordinates import Coordinates, Probe, probe
 from leyden.solve.least_squares import LeastSquares
 from leyden.solve.measure import measure
@@ -183,8 +184,9 @@ def lstsq(
 def _run(plan: Plan[LeastSquares], rows: Rows, options: Options, seen: Probe, identity: dict[str, Any]) -> LeastSquares:
     began = time.perf_counter()
     engine = Engine(
-        options.memory - small_nbytes(rows, options.intercept),
+        options.memory,
         options.threads,
+        small_nbytes(rows, options.intercept),
         as_executor(options.executor),
         checkpoint=options.checkpoint,
         progress=Progress(options.progress),
@@ -232,10 +234,10 @@ def _run(plan: Plan[LeastSquares], rows: Rows, options: Options, seen: Probe, id
 
 def _certified(engine: Engine, rows: Rows, options: Options, seen: Probe, method: str) -> tuple[str, _Answer]:
     """The answer of ``method``, or of the first that takes over, fits the budget, and can be certified."""
-    lacking: dict[str, float] = {}
+    lacking: dict[str, tuple[float, float, float]] = {}
     for name in (method, *fallbacks(method, seen.coordinates, rows)):
         needed = needed_nbytes(name, rows, options, seen)
-        if needed > options.memory:
+        if sum(needed) > options.memory:
             lacking[name] = needed
             continue
         first = start(engine, rows, options, seen, name)
@@ -244,8 +246,8 @@ def _certified(engine: Engine, rows: Rows, options: Options, seen: Probe, method
             return name, outcome
         engine.trace.remarks.append(f"{name} could not be certified on this data")
     if lacking:
-        name = min(lacking, key=lacking.__getitem__)
-        error = too_small(name, rows, options, lacking[name])
+        name = min(lacking, key=lambda name: sum(lacking[name]))
+        error = too_small(options.memory, *lacking[name], method=name)
         raise BudgetError(f"{method} could not be certified on this data, and {error.what}", hint=error.hint)
     raise DataError(
         "no method could factor the columns to working precision",
