@@ -281,7 +281,7 @@ def test_an_infinite_bound_survives_the_round_trip(tmp_path, problem):
     assert not ly.load(solution.save(tmp_path / "solution")).certificate.holds
 
 
-def test_the_plan_is_kept_beside_what_happened(problem):
+def test_the_plan_is_kept_beside_what_happened(tmp_path, problem):
     solution = ly.lstsq(*problem)
     assert solution.plan.seconds > 0
     assert solution.trace.seconds > 0
@@ -289,6 +289,10 @@ def test_the_plan_is_kept_beside_what_happened(problem):
     text = str(solution.plan)
     for word in ("method", "pass 1", "total", "flops", "peak", "not "):
         assert word in text
+    loaded = ly.load(solution.save(tmp_path / "solution")).plan
+    assert str(loaded) == text
+    with pytest.raises(ly.OptionError, match=r"has no data to run on\. Plan again"):
+        loaded.run()
 
 
 def test_planning_runs_nothing_and_says_why(problem):

@@ -17,6 +17,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from leyden.engine.budget import format_bytes
 from leyden.engine.registry import cache_folder
+from leyden.errors import OptionError
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -85,7 +86,7 @@ class Plan(Generic[S]):
     def run(self) -> S:
         """Execute the plan and return its Solution."""
         if self._run is None:
-            raise RuntimeError("this plan was loaded from a file and has no data to run on")
+            raise OptionError("this plan was loaded from a file and has no data to run on", hint="Plan again.")
         return self._run(self)
 
     def to_json(self) -> dict[str, Any]:

@@ -79,14 +79,9 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
         for name in METHODS
         if name != chosen
     )
-    n, d = rows.shape
-    problem = (
-        f"{n:,} × {d:,} {rows.dtype}{' sparse' if rows.is_sparse else ''}, {c.k} target(s), ridge {options.ridge:g}"
-    )
-    problem += ", intercept" if options.intercept else ""
     return Plan(
         "lstsq",
-        f"{rows.source}: {problem}",
+        _described(rows, options, c.k),
         chosen,
         tuple(reasons),
         others,
@@ -95,6 +90,13 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
         _peak(rows, options, first_reduction(chosen, seen, options)),
         algebra[chosen],
     )
+
+
+def _described(rows: Rows, options: Options, k: int) -> str:
+    n, d = rows.shape
+    kind = f"{rows.dtype}{' sparse' if rows.is_sparse else ''}"
+    intercept = ", intercept" if options.intercept else ""
+    return f"{rows.source}: {n:,} × {d:,} {kind}, {k} target(s), ridge {options.ridge:g}{intercept}"
 
 
 #: Matrices of p × p that are alive at once when a whitening is made and a certificate computed.
