@@ -14,8 +14,8 @@ sketch      QR of a sparse-sign sketch, then Gram of A R⁻¹            any con
 ==========  =======================================================  =====================================
 
 The sketch is randomized CholeskyQR (Higgins, Szyld, Boman, Yamazaki 2023; compare Epperly, Meier, Nakatsukasa 2024).
-Where a method cannot be certified on the data it met, a later one of the table that fits the budget takes over, and the
-trace says so.
+Where a method cannot be certified on the data it met, another one that fits the budget takes over, and the trace says
+so.
 """
 
 from __future__ import annotations
@@ -239,6 +239,7 @@ def _certified(engine: Engine, rows: Rows, options: Options, seen: Probe, method
         needed = needed_nbytes(name, rows, options, seen)
         if sum(needed) > options.memory:
             lacking[name] = needed
+            engine.trace.remarks.append(f"{name} does not fit the budget")
             continue
         first = start(engine, rows, options, seen, name)
         outcome = _refine(engine, rows, options, first) if first else None
