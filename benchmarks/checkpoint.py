@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -75,8 +74,4 @@ def measure(configuration: str) -> dict:
 
 
 if __name__ == "__main__":
-    try:
-        compare("checkpoint", measure, ["every minute (default)", "every second"], prepare)
-    finally:
-        if "--only" not in sys.argv:
-            shutil.rmtree(FOLDER, ignore_errors=True)
+    compare("checkpoint", measure, ["every minute (default)", "every second"], prepare, FOLDER)

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -53,7 +54,17 @@ def repeat(run: Callable[[], Any], repeats: int) -> dict[str, float]:
         began = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - began)
-    return {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds), "repeats": repeats}
+    return summary(seconds)
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    """What is recorded of repeated runs."""
+    return {
+        "median_s": statistics.median(seconds),
+        "min_s": min(seconds),
+        "max_s": max(seconds),
+        "repeats": len(seconds),
+    }
 
 
 def peak_rss() -> int:
@@ -65,7 +76,11 @@ def peak_rss() -> int:
 
 
 def compare(
-    name: str, measure: Callable[[str], dict[str, Any]], configurations: list[str], prepare: Callable[[], None]
+    name: str,
+    measure: Callable[[str], dict[str, Any]],
+    configurations: list[str],
+    prepare: Callable[[], None],
+    folder: Path | None = None,
 ) -> None:
     """Measure each configuration in its own process and write ``results/NAME.json``.
 
@@ -77,6 +92,8 @@ def compare(
     configurations : list of str
     prepare : function
         Makes the data, once, before anything is measured.
+    folder : Path, optional
+        Where it is made: removed when all is measured.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", help="measure one configuration here and print it")
@@ -85,10 +102,18 @@ def compare(
     if arguments.only:
         print(json.dumps(measure(arguments.only)))
         return
-    prepare()
+    try:
+        prepare()
+        _measure_apart(name, configurations, arguments.keep)
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _measure_apart(name: str, configurations: list[str], keep: list[str]) -> None:
     path = RESULTS / f"{name}.json"
     recorded = json.loads(path.read_text())["configurations"] if path.exists() else {}
-    figures = {key: recorded[key] for key in arguments.keep}
+    figures = {key: recorded[key] for key in keep}
     for configuration in configurations:
         if configuration in figures:
             continue

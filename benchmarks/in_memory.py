@@ -102,4 +102,5 @@ if __name__ == "__main__":
             "numpy lstsq",
         ],
         prepare,
+        FOLDER,
     )

@@ -8,9 +8,7 @@ that of the whole process.
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -18,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import compare, peak_rss
+from harness import compare, peak_rss, summary
 
 ROWS, COLUMNS, REPEATS = 40_000_000, 50, 5
 FOLDER = Path(tempfile.gettempdir()) / "leyden-benchmark-out-of-core"
@@ -45,10 +43,16 @@ def _forget(fd: int, offset: int = 0, length: int = 0) -> None:
     os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
 
-def _plain_read() -> float:
-    """Bytes a second of reading the file once from the disk, straight into one buffer."""
+def _cold_file() -> int:
+    """The file opened, with none of it in the page cache."""
     fd = os.open(FOLDER / "a.npy", os.O_RDONLY)
     _forget(fd)
+    return fd
+
+
+def _plain_read() -> float:
+    """Bytes a second of reading the file once from the disk, straight into one buffer."""
+    fd = _cold_file()
     buffer, done = np.empty(2**24, np.uint8), 0
     began = time.perf_counter()
     while count := os.preadv(fd, [buffer], done):
@@ -62,8 +66,7 @@ def cold_rows():
     """The rows of the file, whose pages are dropped from the page cache as they are read."""
     from leyden.rows.npy import NpyRows
 
-    file = os.open(FOLDER / "a.npy", os.O_RDONLY)
-    _forget(file)
+    file = _cold_file()
 
     class Cold(NpyRows):
         def read(self, start, stop, buffer=None):
@@ -100,10 +103,7 @@ def _leyden(memory: str) -> dict:
     c = solution.certificate
     error = np.abs(solution.x - np.load(FOLDER / "x.npy")).max()
     return {
-        "median_s": statistics.median(runs),
-        "min_s": min(runs),
-        "max_s": max(runs),
-        "repeats": REPEATS,
+        **summary(runs),
         "predicted_s": solution.plan.seconds,
         "read_GB_s": statistics.median(rates) / 1e9,
         "methods": methods,
@@ -120,9 +120,7 @@ def _dask() -> dict:
 
     runs = []
     for _ in range(REPEATS):
-        fd = os.open(FOLDER / "a.npy", os.O_RDONLY)
-        _forget(fd)
-        os.close(fd)
+        os.close(_cold_file())
         a = da.from_array(np.load(FOLDER / "a.npy", mmap_mode="r"), chunks=(250_000, COLUMNS))
         b = da.from_array(np.load(FOLDER / "b.npy"), chunks=250_000)
         began = time.perf_counter()
@@ -130,10 +128,7 @@ def _dask() -> dict:
             x = da.linalg.lstsq(a, b)[0].compute()
         runs.append(time.perf_counter() - began)
     return {
-        "median_s": statistics.median(runs),
-        "min_s": min(runs),
-        "max_s": max(runs),
-        "repeats": REPEATS,
+        **summary(runs),
         "peak_rss_GB": peak_rss() / 1e9,
         "largest_error_to_planted": float(np.abs(x - np.load(FOLDER / "x.npy")).max()),
     }
@@ -144,8 +139,4 @@ def measure(configuration: str) -> dict:
 
 
 if __name__ == "__main__":
-    try:
-        compare("out_of_core", measure, ["leyden", "dask lstsq"], prepare)
-    finally:
-        if "--only" not in sys.argv:
-            shutil.rmtree(FOLDER, ignore_errors=True)
+    compare("out_of_core", measure, ["leyden", "dask lstsq"], prepare, FOLDER)

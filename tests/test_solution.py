@@ -224,12 +224,30 @@ def test_verification_takes_what_solving_took(tmp_path, problem):
     assert not ly.verify(folder, a, b + 1e-9, weights=w).holds
 
 
-def test_a_missing_target_and_missing_weights_are_said(problem):
+def test_the_memory_that_verification_asks_for_would_do():
+    rng = np.random.default_rng(2)
+    a, b = rng.standard_normal((2000, 200)), rng.standard_normal(2000)
+    solution = ly.lstsq(a, b)
+    with pytest.raises(ly.BudgetError, match=r"budget of 1 MB is too small: .*, the algebra between passes") as refused:
+        ly.verify(solution, a, b, memory="1MB")
+    assert ly.verify(solution, a, b, memory=refused.value.hint.split('"')[1]).holds
+
+
+def test_a_missing_target_and_missing_weights_are_said(tmp_path, problem):
     a, b = problem
-    assert "0 target(s)" in (said := str(ly.verify(ly.lstsq(a, b), a)))
-    assert "give b, or open the rows with target= (and weight=, if there were weights)" in said
-    weighted = ly.lstsq(a, b, weights=np.linspace(0, 1, len(b)))
-    assert "the weights it was solved with were not given" in str(ly.verify(weighted, a, b))
+    w = np.linspace(0, 1, len(b))
+    plain, weighted = ly.lstsq(a, b), ly.load(ly.lstsq(a, b, weights=w).save(tmp_path / "weighted"))
+    assert (plain.weighted, weighted.weighted) == (False, True)
+    for solution, data, said in [
+        (plain, {}, "0 target(s); the solution is of 500 rows, 6 columns, 1 target(s): give b, or open the rows with"),
+        (weighted, {}, "give b, or open the rows with target= and weight="),
+        (weighted, {"b": b}, "of rows with weights, and these have none: give weights"),
+        (plain, {"b": b, "weights": w}, "of rows without weights, and these have some"),
+    ]:
+        certificate = ly.verify(solution, a, **data)
+        assert not certificate.holds
+        assert certificate.passes == 0
+        assert said in str(certificate)
 
 
 def test_a_solution_in_the_wrong_place_or_damaged_is_a_sentence(tmp_path, problem):
@@ -263,7 +281,7 @@ def test_an_infinite_bound_survives_the_round_trip(tmp_path, problem):
     assert not ly.load(solution.save(tmp_path / "solution")).certificate.holds
 
 
-def test_the_plan_is_kept_beside_what_happened(problem):
+def test_the_plan_is_kept_beside_what_happened(tmp_path, problem):
     solution = ly.lstsq(*problem)
     assert solution.plan.seconds > 0
     assert solution.trace.seconds > 0
@@ -271,6 +289,10 @@ def test_the_plan_is_kept_beside_what_happened(problem):
     text = str(solution.plan)
     for word in ("method", "pass 1", "total", "flops", "peak", "not "):
         assert word in text
+    loaded = ly.load(solution.save(tmp_path / "solution")).plan
+    assert str(loaded) == text
+    with pytest.raises(ly.OptionError, match=r"has no data to run on\. Plan again"):
+        loaded.run()
 
 
 def test_planning_runs_nothing_and_says_why(problem):

@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, wraps
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from leyden.engine.budget import format_bytes
 from leyden.engine.registry import cache_folder
+from leyden.errors import OptionError
+
+P = ParamSpec("P")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class PassPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Generic[S]):
     """A chosen algorithm with its predicted cost; ``run()`` executes it.
 
     Attributes
@@ -61,7 +66,7 @@ class Plan:
     memory: int
     peak: int
     algebra: PassPlan = PassPlan("dense algebra", 0, 0.0, 0.0)
-    _run: Callable[[Plan], Any] | None = field(default=None, repr=False, compare=False)
+    _run: Callable[[Plan[S]], S] | None = field(default=None, repr=False, compare=False)
 
     @property
     def seconds(self) -> float:
@@ -78,10 +83,10 @@ class Plan:
         """Bytes that will be read."""
         return sum(p.nbytes for p in self.passes)
 
-    def run(self) -> Any:
+    def run(self) -> S:
         """Execute the plan and return its Solution."""
         if self._run is None:
-            raise RuntimeError("this plan was loaded from a file and has no data to run on")
+            raise OptionError("this plan was loaded from a file and has no data to run on", hint="Plan again.")
         return self._run(self)
 
     def to_json(self) -> dict[str, Any]:
@@ -133,6 +138,29 @@ class Plan:
         )
         lines += [f"not     {name} (about {seconds:.2g} s): {why}" for name, seconds, why in self.alternatives]
         return "\n".join(lines)
+
+
+class Verb(Protocol[P, S]):
+    """A function that plans and runs; ``plan`` takes the same arguments and runs nothing."""
+
+    plan: Callable[P, Plan[S]]
+
+    def __call__(self, *args: P.args, **options: P.kwargs) -> S: ...
+
+
+def verb(plan: Callable[P, Plan[S]]) -> Verb[P, S]:
+    """Make of a function that plans the one that users call: it runs the plan, and has ``plan`` as an attribute.
+
+    The arguments of a verb are thus written, checked and explained in one place.
+    """
+
+    @wraps(plan)
+    def run(*args: P.args, **options: P.kwargs) -> S:
+        return plan(*args, **options).run()
+
+    made: Any = run
+    made.plan, made.__signature__ = plan, inspect.signature(plan).replace(return_annotation=inspect.Signature.empty)
+    return made
 
 
 @dataclass(frozen=True)
@@ -231,20 +259,20 @@ def _measure() -> Machine:
 
 def lstsq(*args: Any, **options: Any) -> Plan:
     """How :func:`leyden.lstsq` would solve the problem; takes the same arguments, runs nothing."""
-    from leyden.solve.lstsq import plan
+    from leyden.solve.lstsq import lstsq
 
-    return plan(*args, **options)
+    return lstsq.plan(*args, **options)
 
 
 def svd(*args: Any, **options: Any) -> Plan:
     """How :func:`leyden.svd` would factor the rows; takes the same arguments, runs nothing."""
-    from leyden.factor.svd import plan_svd
+    from leyden.factor.svd import svd
 
-    return plan_svd(*args, **options)
+    return svd.plan(*args, **options)
 
 
 def pca(*args: Any, **options: Any) -> Plan:
     """How :func:`leyden.pca` would find the components; takes the same arguments, runs nothing."""
-    from leyden.factor.svd import plan_pca
+    from leyden.factor.svd import pca
 
-    return plan_pca(*args, **options)
+    return pca.plan(*args, **options)

@@ -19,7 +19,7 @@ from leyden.certificate import Certificate
 from leyden.errors import SolutionError
 from leyden.plan import Plan
 
-FORMAT = 1
+FORMAT = 2
 
 _KINDS = {
     "lstsq": "leyden.solve.least_squares:LeastSquares",
@@ -106,17 +106,8 @@ class Solution(ABC):
         """Inverse of ``_problem`` and ``_arrays``."""
 
     @abstractmethod
-    def verify(
-        self,
-        rows: Any,
-        b: Any = None,
-        *,
-        weights: Any = None,
-        memory: str | int | None = None,
-        executor: Any = None,
-        progress: bool | None = False,
-    ) -> Certificate:
-        """Compute the certificate again, from the data, trusting nothing that was saved."""
+    def verify(self, *data: Any, **options: Any) -> Certificate:
+        """Compute the certificate again from the data, trusting nothing saved; arguments as of :func:`verify`."""
 
     def save(
         self, folder: str | os.PathLike, *, overwrite: bool = True, documents: Mapping[str, Any] | None = None

@@ -87,7 +87,7 @@ def test_an_error_in_the_middle_of_a_pass_is_raised_as_it_is(prefetch, threads):
 
 
 def test_blas_stays_on_one_thread_until_the_last_has_left():
-    from scipy.linalg import blas  # noqa: F401
+    import scipy.linalg.blas  # noqa: F401  # it brings a BLAS of its own
 
     def threads():
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}

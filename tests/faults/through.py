@@ -5,9 +5,10 @@ from __future__ import annotations
 from leyden.engine.budget import FILE_BLOCK_NBYTES
 from leyden.rows import Rows
 
-COPIED = """
-    shape dtype columns targets has_weight has_group is_sparse decodes stored_nbytes source files held locate
-""".split()  # noqa: SIM905
+COPIED = (
+    "shape", "dtype", "columns", "targets", "has_weight", "has_group", "is_sparse", "decodes",
+    "stored_nbytes", "source", "files", "held", "locate",
+)  # fmt: skip
 
 
 class Through(Rows):

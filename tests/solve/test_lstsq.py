@@ -416,3 +416,25 @@ def test_a_method_that_does_not_fit_gives_way_to_one_that_does():
         ly.plan.lstsq(a, b, memory="20MB", method="tsqr")
     with pytest.raises(ly.BudgetError, match="Give at least memory="):
         ly.plan.lstsq(a, b, memory="1MB")
+
+
+def test_what_takes_over_from_a_method_that_fails_fits_the_budget_too():
+    rng = np.random.default_rng(0)
+    a, b = conditioned(rng, 4000, 300, 1e12), rng.standard_normal(4000)
+    for memory in ("20MB", "30MB"):
+        solution = ly.lstsq(a, b, memory=memory, method="gram64")
+        assert solution.plan.method == "sketch"
+        assert solution.certificate.holds
+    said = r"gram64 could not be certified .*, and a budget of 15 MB is too small for sketch: one thread"
+    with pytest.raises(ly.BudgetError, match=said) as refused:
+        ly.lstsq(a, b, memory="15MB", method="gram64")
+    assert ly.lstsq(a, b, memory=refused.value.hint.split('"')[1], method="gram64").plan.method == "sketch"
+
+
+def test_a_sketch_takes_over_where_householder_qr_does_not_fit():
+    rng = np.random.default_rng(0)
+    a, b = conditioned(rng, 4000, 150, 1e12), rng.standard_normal(4000)
+    assert ly.lstsq(a, b, memory="8MB", method="gram64").plan.method == "tsqr"
+    solution = ly.lstsq(a, b, memory="5.3MB", method="gram64")
+    assert solution.plan.method == "sketch"
+    assert "tsqr does not fit the budget" in solution.trace.remarks

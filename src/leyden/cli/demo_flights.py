@@ -38,7 +38,7 @@ def run(folder: Path) -> bool:
 
 def solve_and_verify(table: Any, folder: Path) -> bool:
     """Plan, solve, save, verify; then change one number of a copy of the data, and verify again."""
-    from leyden.solve.lstsq import plan
+    from leyden.plan import lstsq as plan
 
     to = show.console()
     path = folder / "flights.parquet"

@@ -64,7 +64,7 @@ class DemoFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / "lock", "w")  # noqa: SIM115
+            lock = open(self.path / "lock", "w")  # noqa: SIM115  # only opening it is tried
         except OSError as error:
             raise LeydenError(
                 f"the demo cannot write here ({error.strerror})",

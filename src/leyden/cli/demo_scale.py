@@ -177,7 +177,7 @@ def make(folder: DemoFolder, nbytes: int) -> Problem:
     rows = nbytes // (4 * COLUMNS)
     planted = planted_coefficients()
     problem = Problem(folder.data, folder.target, rows, planted)
-    start = write_header(problem.data, (rows, COLUMNS), np.dtype(np.float32))
+    start = np.lib.format.open_memmap(problem.data, "w+", np.float32, (rows, COLUMNS)).offset
     target = np.empty(rows)
     chunks = range(-(-rows // CHUNK_ROWS))
     with open(problem.data, "r+b") as file:
@@ -198,15 +198,6 @@ def make(folder: DemoFolder, nbytes: int) -> Problem:
                 raise
     np.save(problem.target, target)
     return problem
-
-
-def write_header(path: Path, shape: tuple[int, int], dtype: np.dtype) -> int:
-    """Start a .npy file; gives the offset of its numbers."""
-    from numpy.lib import format as npy
-
-    with open(path, "wb") as file:
-        npy.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": npy.dtype_to_descr(dtype)})
-        return file.tell()
 
 
 def plain_read(path: Path) -> float:

@@ -13,7 +13,7 @@ app = typer.Typer(help="Say what a verb would do: method, passes, bytes, time, m
 def lstsq(reading: Reading, problem: Problem, output: Output) -> None:
     """How `leyden lstsq` would solve the problem; takes the same options."""
     from leyden.cli import show
-    from leyden.solve.lstsq import plan
+    from leyden.plan import lstsq as plan
 
     planned = plan(reading.open(), **problem.arguments, progress=output.progress)
     if output.json:

@@ -41,9 +41,10 @@ def verb(command: Callable[..., None]) -> Callable[..., None]:
             parameters += _field_parameters(groups[name])
         else:
             parameters.append(parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY))
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}
-    return run
+    made: Any = run
+    made.__signature__ = inspect.Signature(parameters)
+    made.__annotations__ = {p.name: p.annotation for p in parameters}
+    return made
 
 
 def _field_parameters(kind: type) -> list[inspect.Parameter]:
@@ -70,7 +71,7 @@ def one_sentence(debug: bool) -> Iterator[None]:
         if isinstance(interrupt, Interrupted):
             _leave(str(interrupt), 128 + interrupt.signal)
         _leave("interrupted", INTERRUPTED)
-    except Exception as error:
+    except Exception as error:  # what is no error of ours, nor of the system, is a bug
         if debug:
             raise
         if isinstance(error, LeydenError):

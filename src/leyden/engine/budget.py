@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
@@ -59,6 +60,16 @@ def _available() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def trim() -> None:
+    """Give what was freed back to the system: until then it is memory of the process, beside the budget of a pass.
+
+    It is glibc that keeps megabytes; other allocators are not asked.
+    """
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
 def thread_count() -> int:
     """Processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -99,8 +110,29 @@ def least(rows: Rows, reductions: Sequence[Reduction[Any, Any]]) -> tuple[float,
     return blocks * rows.row_nbytes + rows.reader_nbytes(1), compute
 
 
-def layout(rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, threads: int | None = None) -> Layout:
+def too_small(
+    memory: float, read: float, compute: float, reserved: float = 0.0, *, method: str = "", hint: str = ""
+) -> BudgetError:
+    """The error for a budget in which not even one thread fits; ``hint`` is what else can be done."""
+    algebra = f", the algebra between passes {format_bytes(reserved)}" if reserved else ""
+    return BudgetError(
+        f"a budget of {format_bytes(memory)} is too small{f' for {method}' if method else ''}: one thread takes "
+        f"{format_bytes(read)} to read and {format_bytes(compute)} to compute{algebra}",
+        hint=f'Give at least memory="{math.ceil((read + compute + reserved) * 1.1 / 1e6)}MB".{hint}',
+    )
+
+
+def layout(
+    rows: Rows,
+    reductions: Sequence[Reduction[Any, Any]],
+    memory: int,
+    threads: int | None = None,
+    *,
+    reserved: int = 0,
+) -> Layout:
     """Cut ``rows`` so that reading ahead, the states and the scratch of ``reductions`` fit into ``memory`` bytes.
+
+    Of these, ``reserved`` are for something else.
 
     The length of a block follows from the budget and the width of a row alone, so that the same call on a machine with
     other processors gives the same bits; the number of threads then follows from what is left. Blocks and segments
@@ -117,12 +149,9 @@ def layout(rows: Rows, reductions: Sequence[Reduction[Any, Any]], memory: int, t
     scratch = sum(r.scratch_nbytes for r in reductions)
     target = MEMORY_BLOCK_NBYTES if rows.in_memory else FILE_BLOCK_NBYTES
     read, compute = least(rows, reductions)
-    if read + compute > memory:
-        raise BudgetError(
-            f"a budget of {format_bytes(memory)} is too small: one thread takes {format_bytes(read)} to read and "
-            f"{format_bytes(compute)} to compute",
-            hint=f'Give at least memory="{math.ceil((read + compute) * 1.1 / 1e6)}MB".',
-        )
+    if read + compute > memory - reserved:
+        raise too_small(memory, read, compute, reserved)
+    memory -= reserved
     row = read - rows.reader_nbytes(0)
     # One state is being folded and one merged; the others wait in the tree of merges, one a level.
     free = memory - 2 * state - scratch - read

@@ -252,7 +252,7 @@ class Checkpoint:
             self.folder.mkdir(parents=True, exist_ok=True)
             file: IO[str] | None = None
             try:
-                file = open(self.folder / LOCK, "a+")  # noqa: SIM115
+                file = open(self.folder / LOCK, "a+")  # noqa: SIM115  # open as long as it is locked
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Whoever held it may have removed the folder since the file was opened.
                 if self._holds(file):

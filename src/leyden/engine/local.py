@@ -14,7 +14,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-from leyden.engine.budget import READ_AHEAD, Layout, parse_memory
+from leyden.engine.budget import READ_AHEAD, Layout, parse_memory, trim
 from leyden.engine.reduction import Reduction
 from leyden.engine.tree import MergeTree
 from leyden.rows.base import Block, Rows
@@ -93,6 +93,7 @@ class Local:
         stop = threading.Event()
         if self._spare_for != (rows, layout.block_rows):
             self._spare, self._spare_for = [], (rows, layout.block_rows)
+            trim()
 
         def work(reader: ThreadPoolExecutor | None) -> None:
             buffers = [] if reader is None else [self._buffer(rows, layout.block_rows) for _ in range(READ_AHEAD)]

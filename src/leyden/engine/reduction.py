@@ -63,7 +63,7 @@ class Reduction(ABC, Generic[S, R]):
         """Inverse of :meth:`to_arrays`."""
         kind: Any = type(self.start())
         if kind is np.ndarray:
-            return arrays["state"]  # type: ignore[return-value]
+            return arrays["state"]  # type: ignore[return-value]  # S is an array
         values = {name: array.item() if array.ndim == 0 else array for name, array in arrays.items()}
         return kind(**values)
 

@@ -31,6 +31,8 @@ class Engine:
     ----------
     memory : int
     threads : int, optional
+    reserved : int
+        Of the memory, what the algebra between sweeps takes.
     executor : Executor
     checkpoint : Checkpoint, optional
         Inside :meth:`running` every sweep is saved there as it goes on, and what was saved before is not done again.
@@ -40,6 +42,7 @@ class Engine:
 
     memory: int
     threads: int | None = None
+    reserved: int = 0
     executor: Executor = field(default_factory=current)
     checkpoint: Checkpoint | None = None
     progress: Progress = field(default_factory=lambda: Progress(False))
@@ -51,7 +54,7 @@ class Engine:
 
     def layout(self, rows: Rows, reductions: Sequence[Reduction[Any, Any]]) -> Layout:
         """How a sweep of ``reductions`` would cut ``rows``."""
-        return layout(rows, reductions, self.memory, self.threads)
+        return layout(rows, reductions, self.memory, self.threads, reserved=self.reserved)
 
     @contextmanager
     def running(self, identity: Mapping[str, Any], decided: Mapping[str, Any]) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -22,7 +21,7 @@ AHEAD = 8
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def pack_moments(a, shift, scale, out, moments):
-    """``out = (a − shift) scale`` of a dense tile (m, d); its column sums and squares are added to ``moments`` (2, d)."""
+    """``out = (a − shift) scale`` of a dense tile (m, d); column sums and squares are added to ``moments`` (2, d)."""
     m, d = a.shape
     for i in range(m):
         for j in range(d):

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from leyden.engine.budget import format_bytes, layout, least, reading_nbytes, thread_count
+import numpy as np
+
+from leyden.engine.budget import layout, least, reading_nbytes, thread_count, too_small
 from leyden.engine.checkpoint import Checkpoint
 from leyden.engine.executor import Executor
-from leyden.errors import BudgetError
 from leyden.factor.frame import Frame
 from leyden.factor.reductions import BlockImage, FrameGram
 from leyden.plan import Machine, PassPlan, Plan, machine
@@ -55,7 +56,7 @@ def width(options: Options, rows: Rows) -> int:
     return min(options.rank + EXTRA, rows.shape[1])
 
 
-def algebra_nbytes(method: str, rows: Rows, options: Options) -> int:
+def reserved_nbytes(method: str, rows: Rows, options: Options) -> int:
     """Memory that is kept beside the blocks, between passes and during them."""
     n, d = rows.shape
     l = width(options, rows)
@@ -65,21 +66,17 @@ def algebra_nbytes(method: str, rows: Rows, options: Options) -> int:
         return 8 * (2 * n * d + 5 * n**2 + 4 * d * l)
     if method == "sketch":
         return 8 * 6 * d * l
-    return 8 * d * l * (2 * LEAST_BLOCKS + 4)
+    return 16 * d * (capacity(rows, options) + 2 * l)
 
 
 def capacity(rows: Rows, options: Options) -> int:
-    """Columns of the Krylov space that fit: half of what is left beside the blocks and the sums of a pass."""
-    d = rows.shape[1]
-    l = width(options, rows)
-    passing = sum(least(rows, [_image(rows, options)]))
-    room = int((options.memory - passing) / 2 / (16 * d)) - 2 * l
+    """Columns of the Krylov space: what fits half of the memory that a pass leaves, within bounds of use."""
+    d, l = rows.shape[1], width(options, rows)
+    room = int((options.memory - sum(least(rows, [_image(rows, options)]))) / 2 / (16 * d)) - 2 * l
     return max(min(room, MOST_BLOCKS * l, d), min(LEAST_BLOCKS * l, d))
 
 
 def _image(rows: Rows, options: Options) -> Any:
-    import numpy as np
-
     d, l = rows.shape[1], width(options, rows)
     frame = Frame(np.zeros(d), np.ones(d), 1.0, options.centre)
     return BlockImage(frame, np.broadcast_to(np.zeros(1), (d, l)), rows.shape[0], sparse=rows.is_sparse)
@@ -103,28 +100,25 @@ def choose(rows: Rows, options: Options, frame: Frame, method: str, read_rate: f
         + algebra[name].seconds
         for name in METHODS
     }
-    fits: dict[str, tuple[bool, str]] = {}
-    peaks: dict[str, int] = {}
-    refused: dict[str, BudgetError] = {}
-    for name in METHODS:
-        fits[name] = _suits(name, rows, options)
-        if not fits[name][0] and name != method:
-            continue
-        try:
-            peaks[name] = _peak(name, rows, options, frame)
-        except BudgetError as error:
-            refused[name] = error
-            fits[name] = (False, "does not fit the budget")
-    candidates = sorted((name for name in METHODS if fits[name][0] and name != "sketch"), key=scores.__getitem__)
-    chosen = method if method != "auto" else candidates[0] if candidates else min(refused, key=scores.__getitem__)
-    if chosen in refused:
+    fits = {name: _suits(name, rows) for name in METHODS}
+    needed = {name: _needed(name, rows, options, frame) for name in METHODS}
+    candidates = sorted(
+        (name for name in METHODS if fits[name][0] and sum(needed[name]) <= options.memory), key=scores.__getitem__
+    )
+    able = [name for name in METHODS if fits[name][0]]
+    chosen = method if method != "auto" else candidates[0] if candidates else min(able, key=lambda m: sum(needed[m]))
+    if sum(needed[chosen]) > options.memory:
         instead = f" method='{candidates[0]}' fits as it is." if candidates else ""
-        raise BudgetError(refused[chosen].what, where=rows.source, hint=f"{refused[chosen].hint}{instead}")
-    reasons = ["asked for" if method != "auto" else fits[chosen][1]]
+        raise too_small(options.memory, *needed[chosen], method=chosen, hint=instead)
+    reasons = [f"asked for; {fits[chosen][1]}" if method != "auto" else fits[chosen][1]]
     others = tuple(
-        (name, sum(p.seconds for p in (*costs[name], algebra[name])), "slower" if fits[name][0] else fits[name][1])
+        (
+            name,
+            sum(p.seconds for p in (*costs[name], algebra[name])),
+            "slower" if name in candidates else "does not fit the budget" if name in able else fits[name][1],
+        )
         for name in METHODS
-        if name not in (chosen, "sketch")
+        if name != chosen
     )
     n, d = rows.shape
     how = "scaled columns" if options.standardise else "centred columns" if options.centre else "as given"
@@ -137,33 +131,34 @@ def choose(rows: Rows, options: Options, frame: Frame, method: str, read_rate: f
         others,
         tuple(costs[chosen]),
         options.memory,
-        peaks[chosen],
+        _peak(chosen, rows, options, frame),
         algebra[chosen],
     )
 
 
-def _suits(name: str, rows: Rows, options: Options) -> tuple[bool, str]:
+def _suits(name: str, rows: Rows) -> tuple[bool, str]:
     n, d = rows.shape
     if name == "gram":
         return True, "one pass tells all of the spectrum"
     if name == "outer":
-        small = n < d and n <= SHORT
-        return small, "fewer rows than columns" if small else "for a few rows that are long"
+        return n < d and n <= SHORT, "for a few rows that are long"
     if name == "krylov":
-        return True, "passes with a block of vectors, as many as the spectrum takes"
-    return False, "an estimate, without a residual"
+        return True, "a block of vectors a pass, as many passes as the spectrum takes"
+    return False, "an estimate, from one pass"
+
+
+def _reduction(name: str, rows: Rows, options: Options, frame: Frame) -> Any:
+    return FrameGram(frame, np.float64) if name == "gram" else _image(rows, options)
+
+
+def _needed(name: str, rows: Rows, options: Options, frame: Frame) -> tuple[float, float, float]:
+    """Memory to read, to compute with one thread, and beside the passes."""
+    return *least(rows, [_reduction(name, rows, options, frame)]), reserved_nbytes(name, rows, options)
 
 
 def _peak(name: str, rows: Rows, options: Options, frame: Frame) -> int:
-    kept = algebra_nbytes(name, rows, options)
-    reduction = FrameGram(frame, "float64") if name == "gram" else _image(rows, options)
-    if kept + sum(least(rows, [reduction])) > options.memory:
-        need = kept + sum(least(rows, [reduction]))
-        raise BudgetError(
-            f"a budget of {format_bytes(options.memory)} is too small for method='{name}': it takes {format_bytes(need)}",
-            hint=f'Give at least memory="{math.ceil(need * 1.1 / 1e6)}MB".',
-        )
-    cut = layout(rows, [reduction], options.memory - kept, options.threads)
+    kept, reduction = reserved_nbytes(name, rows, options), _reduction(name, rows, options, frame)
+    cut = layout(rows, [reduction], options.memory, options.threads, reserved=kept)
     states = (cut.threads + math.ceil(math.log2(cut.segments + 1))) * reduction.state_nbytes
     return int(kept + states + cut.threads * (reading_nbytes(rows, cut.block_rows) + reduction.scratch_nbytes))
 

@@ -17,7 +17,7 @@ from leyden.engine.local import Local, single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine
 from leyden.errors import OptionError
-from leyden.factor.choose import Options, algebra_nbytes
+from leyden.factor.choose import Options
 from leyden.factor.enclosure import Ceiling, Enclosure, Ritz, enclose, rayleigh_ritz
 from leyden.factor.frame import Frame
 from leyden.factor.left import Place, Project, Write, created
@@ -139,8 +139,9 @@ class SVD(Solution):
             factors = np.where(self.s > self._noise, 1 / self.s, 0.0)
         project = self._project(factors if self.kind == "svd" else np.ones(self.rank), "u")
         n, k = self.shape[0], self.rank
-        runs = Engine(engine.memory, engine.threads, Local() if path is None else engine.executor,
-                      progress=engine.progress, trace=engine.trace)  # fmt: skip
+        # No part of this pass is kept: what is in memory, or in a file not yet there, is lost with the process.
+        executor = Local() if path is None else engine.executor
+        runs = Engine(engine.memory, engine.threads, engine.reserved, executor, None, engine.progress, engine.trace)
         if path is None:
             self.U = np.empty((n, k))
             place = Place(self.U, None)
@@ -192,8 +193,7 @@ class SVD(Solution):
         if rows.shape != self.shape:
             was, is_ = ("{:,} × {:,}".format(*shape) for shape in (self.shape, rows.shape))
             return Certificate({}, failures=(f"the data is {is_}; the solution is of {was}",))
-        options = _Recorded(self)
-        engine = Engine(max(budget - algebra_nbytes("sketch", rows, options), 1), executor=runs, progress=shown)
+        engine = Engine(budget, None, 8 * 6 * self.Vt.size, runs, progress=shown)
         frame = self._frame()
         if rows.is_sparse:
             frame = Frame(np.zeros_like(frame.shift), frame.scale, frame.unit, frame.centre)
@@ -354,14 +354,6 @@ class PrincipalComponents(SVD):
         return "principal components" + (" of scaled columns" if self._options["standardise"] else "")
 
 
-class _Recorded(Options):
-    """The options of a saved answer, as far as its verification needs them."""
-
-    def __init__(self, answer: SVD):
-        for name, value in {"rank": answer.rank, "centre": False, "standardise": False}.items():
-            object.__setattr__(self, name, value)
-
-
 def certify(found: Found, rows: Rows, options: Options, engine: Engine, plan: Plan) -> SVD:
     """The answer with its certificate, in the units of the data."""
     k, unit, frame = options.rank, found.frame.unit, found.frame
@@ -440,6 +432,7 @@ def _collected(rows: Rows) -> np.ndarray:
     buffer = rows.buffer(min(step, n))
     for start in range(0, n, step):
         stop = min(start + step, n)
-        out[start:stop] = rows.read(start, stop, buffer).data
+        data: Any = rows.read(start, stop, buffer).data
+        out[start:stop] = data
     rows.release()
     return out

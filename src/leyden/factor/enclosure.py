@@ -12,8 +12,8 @@ Diagonalising M makes the columns Ritz vectors: ``M = Θ``, ``R = S − WΘ``, `
 * ``sin ∠(w_i, v_i) ≤ ‖r_i‖ / gap`` (Davis, Kahan 1970), the gap being the distance of ``θ_i`` to the enclosures of the
   other eigenvalues.
 
-Ceilings come from ``‖C‖ ≤ ‖B‖_F² − tr Θ`` (rigorous); from a whole Gram matrix (rigorous, :func:`remainder_norm`); or from
-a Krylov space with a random start (:func:`krylov_ceiling`).
+Ceilings come from ``‖C‖ ≤ ‖B‖_F² − tr Θ`` (rigorous); from a whole Gram matrix (rigorous, :func:`remainder_norm`); or
+from a Krylov space with a random start (:func:`krylov_ceiling`).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Ritz:
     lower, upper : ndarray, shape (l,)
         Enclosure of the singular values of B W.
     residual : ndarray, shape (l,)
-        Bound on the residual of each triplet, with u the computed ``B w / σ``: on ``‖Bᵀu − σw‖`` and ``‖B w − σu‖``; or on
-        ``‖B w‖`` where that is less, for then w belongs to a singular value of zero as well as to any other.
+        Bound on the residual of each triplet, with u the computed ``B w / σ``: on ``‖Bᵀu − σw‖`` and ``‖B w − σu‖``;
+        or on ``‖B w‖`` where that is less, for then w belongs to a singular value of zero as well as to any other.
     image_residual : ndarray, shape (l,)
         Bound on ``‖H w − σ² w‖``.
     frobenius2 : float
@@ -187,8 +187,8 @@ def _graded(m: np.ndarray, unit: float, error: float) -> tuple[np.ndarray, np.nd
 def largest_eigenvalue_bound(a: np.ndarray, guess: float) -> float:
     """A number at least the largest eigenvalue of the symmetric ``a``, and little above ``guess`` if that is one.
 
-    That the Cholesky factorization of ``τI − A`` runs to its end proves it, up to ``γ trace`` (S. M. Rump, "Verification
-    of positive definiteness", BIT 46, 2006).
+    That the Cholesky factorization of ``τI − A`` runs to its end proves it, up to ``γ trace`` (S. M. Rump,
+    "Verification of positive definiteness", BIT 46, 2006).
     """
     p = len(a)
     certain = float(np.abs(a).sum(axis=1).max(initial=0.0)) * (1 + 4 * U * p)

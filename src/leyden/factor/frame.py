@@ -1,9 +1,9 @@
 r"""The matrix that is factored: the rows as given, or centred and scaled columns.
 
-.. math:: B = (A − \mathbf 1 μᵀ)\, D, \qquad μ = 0 \text{ or the mean of each column}, \quad D = I \text{ or diagonal}.
+.. math:: B = (A − \mathbf 1 μᵀ)\, D, \qquad μ = 0 \text{ or the column means}, \quad D = I \text{ or diagonal}.
 
-Rows are read as ``(a − shift) · scale``. The shift is near the mean, so that nothing cancels; what is left of the mean is
-taken off the sums at the end: with ``s`` the column sums of the shifted rows, ``BᵀB = Σ − s sᵀ/n``. The scale holds a
+Rows are read as ``(a − shift) · scale``. The shift is near the mean, so that nothing cancels; what is left of the mean
+is taken off the sums at the end: with ``s`` the column sums of the shifted rows, ``BᵀB = Σ − s sᵀ/n``. The scale holds a
 power of two that keeps squares within the range of floating point.
 """
 
@@ -69,7 +69,7 @@ def bare(block: Block) -> Block:
 
 def look(rows: Rows, *, centre: bool, memory: int) -> Frame:
     """A frame from a few rows: about the mean, and a power of two that brings the entries near one."""
-    n, d = rows.shape
+    d = rows.shape[1]
     shift, largest = np.zeros(d), 0.0
     total, count = np.zeros(d), 0
     first: np.ndarray | None = None

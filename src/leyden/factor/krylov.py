@@ -1,8 +1,8 @@
 r"""Block Lanczos on H = BᵀB: a Krylov space grown by one pass over the rows a block.
 
 The space is kept with the images of all its vectors and fully reorthogonalised, so that Rayleigh-Ritz over the whole
-space, the residual of every Ritz pair, and a thick restart (K. Wu, H. Simon, SIAM J. Matrix Anal. Appl. 22, 2000) cost no
-pass. Of all methods that see H only through products with blocks, none gets further with the same passes (C. Musco, C.
+space, the residual of every Ritz pair, and a thick restart (K. Wu, H. Simon, SIAM J. Matrix Anal. Appl. 22, 2000) cost
+no pass. Of all methods that see H only through products with blocks, none gets further with the same passes (C. Musco, C.
 Musco, "Randomized block Krylov methods for stronger and faster approximate singular value decomposition", 2015).
 """
 
@@ -39,7 +39,7 @@ class Pairs:
     residual: np.ndarray
 
     def unconverged(self, k: int, tol: float) -> float:
-        """The largest residual ``‖Bᵀu − σ w‖`` of the k leading triplets, relative to ``tol σ_1``: one or less is enough.
+        """The largest residual ``‖Bᵀu − σw‖`` of the k leading triplets, relative to ``tol σ_1``: one is small enough.
 
         As everywhere a vector with a small ``‖B w‖`` counts as one of a singular value of zero.
         """
@@ -87,7 +87,7 @@ class KrylovSpace:
         left = image - w @ (w.T @ image)
         left -= w @ (w.T @ left)
         scale = float(np.abs(np.einsum("ij,ij->j", image, image)).max(initial=0.0)) ** 0.5
-        q, r, pivots = _pivoted(left)
+        q, r = _pivoted(left)
         sizes = np.abs(np.diag(r))
         keep = int((sizes > NEGLIGIBLE * max(scale, self._largest())).sum())
         dropped = float(np.linalg.norm(r[keep:]))
@@ -137,7 +137,9 @@ class KrylovSpace:
         self.size, self._restarted = keep, True
 
 
-def _pivoted(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pivoted(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Q and R of a QR factorization in which the longest remaining column comes first."""
     from scipy.linalg import qr
 
-    return qr(a, mode="economic", pivoting=True, check_finite=False)  # type: ignore[no-any-return]
+    q, r, _ = qr(a, mode="economic", pivoting=True, check_finite=False)
+    return q, r

@@ -151,7 +151,7 @@ def created(path: str | os.PathLike, shape: tuple[int, int]) -> Path:
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         array = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float64, shape=shape)
-        offset = int(array.offset)  # type: ignore[attr-defined]
+        offset = int(array.offset)
         del array
         with open(partial, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, offset + 8 * shape[0] * shape[1])

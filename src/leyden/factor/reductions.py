@@ -155,7 +155,7 @@ class BlockImage(Reduction[ImageState, Image]):
         return ImageState(np.zeros((d, width)), np.zeros((width, width)), np.zeros(width), np.zeros((2, d)))
 
     def update(self, state: ImageState, block: Block) -> ImageState:
-        data = bare(block).data
+        data: Any = bare(block).data
         fold = self._dense if isinstance(data, np.ndarray) else self._sparse
         with np.errstate(over="ignore", invalid="ignore"):
             for first in range(0, block.rows, self.tile_rows):

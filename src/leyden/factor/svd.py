@@ -1,7 +1,7 @@
 r"""Truncated singular value decomposition and principal components: ``B ≈ U Σ Vᵀ`` of rows of any number.
 
-The matrix B is that of the rows as given, or with centred and scaled columns (:mod:`leyden.factor.frame`). Everything is
-computed from H = BᵀB, or its products with blocks of vectors; small singular values are measured on ``B V`` itself.
+The matrix B is that of the rows as given, or with centred and scaled columns (:mod:`leyden.factor.frame`). Everything
+is computed from H = BᵀB, or its products with blocks of vectors; small singular values are measured on ``B V`` itself.
 
 ==========  ===========================================================  ====================================
 method      how                                                          when
@@ -36,8 +36,8 @@ from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
 from leyden.errors import DataError, OptionError
-from leyden.factor.choose import METHODS, Options, algebra_nbytes, capacity, choose, width
-from leyden.factor.decomposition import PrincipalComponents, SVD, Found, certify
+from leyden.factor.choose import METHODS, Options, capacity, choose, reserved_nbytes, width
+from leyden.factor.decomposition import SVD, Found, PrincipalComponents, certify
 from leyden.factor.enclosure import (
     Ceiling,
     Ritz,
@@ -50,7 +50,7 @@ from leyden.factor.enclosure import (
 from leyden.factor.frame import Frame, bare, look
 from leyden.factor.krylov import KrylovSpace, gaussian, orthonormal
 from leyden.factor.reductions import BlockImage, FrameGram, Image
-from leyden.plan import Plan
+from leyden.plan import Plan, verb
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.solve.measure import raise_nonfinite
@@ -63,6 +63,7 @@ FAILURE = 1e-9
 MAX_PASSES = 500
 
 
+@verb
 def svd(
     a: Any,
     rank: int,
@@ -77,7 +78,7 @@ def svd(
     checkpoint: str | os.PathLike | Checkpoint | None = None,
     executor: Executor | None = None,
     progress: bool | None = None,
-) -> SVD:
+) -> Plan[SVD]:
     """The leading singular values and vectors of a matrix, certified.
 
     Parameters
@@ -126,18 +127,13 @@ def svd(
     >>> bool(np.allclose(found.s, np.linalg.svd(a, compute_uv=False)[:3])), found.certificate.holds
     (True, True)
     """
-    found: SVD = plan_svd(
-        a, rank, u=u, tol=tol, method=method, passes=passes, memory=memory, threads=threads, seed=seed,
-        checkpoint=checkpoint, executor=executor, progress=progress,
-    ).run()  # fmt: skip
-    return found
+    return _plan(
+        a, rank, u, centre=False, standardise=False, tol=tol, method=method, passes=passes, memory=memory,
+        threads=threads, seed=seed, checkpoint=checkpoint, executor=executor, progress=progress,
+    )  # fmt: skip
 
 
-def plan_svd(a: Any, rank: int, *, u: bool | str | os.PathLike = False, **options: Any) -> Plan:
-    """Plan of :func:`svd`; same arguments."""
-    return _plan(a, rank, u, centre=False, standardise=False, **options)
-
-
+@verb
 def pca(
     a: Any,
     rank: int,
@@ -153,7 +149,7 @@ def pca(
     checkpoint: str | os.PathLike | Checkpoint | None = None,
     executor: Executor | None = None,
     progress: bool | None = None,
-) -> PrincipalComponents:
+) -> Plan[PrincipalComponents]:
     """Principal components: the singular value decomposition of the centred columns.
 
     The columns are centred while they are read; sparse ones are centred implicitly and stay sparse.
@@ -189,18 +185,10 @@ def pca(
     >>> np.round(found.explained_variance_ratio, 6).tolist(), found.certificate.holds
     ([1.0], True)
     """
-    found: PrincipalComponents = plan_pca(
-        a, rank, scale=scale, scores=scores, tol=tol, method=method, passes=passes, memory=memory, threads=threads,
-        seed=seed, checkpoint=checkpoint, executor=executor, progress=progress,
-    ).run()  # fmt: skip
-    return found
-
-
-def plan_pca(
-    a: Any, rank: int, *, scale: bool = False, scores: bool | str | os.PathLike = False, **options: Any
-) -> Plan:
-    """Plan of :func:`pca`; same arguments."""
-    return _plan(a, rank, scores, centre=True, standardise=check.flag("scale", scale), **options)
+    return _plan(
+        a, rank, scores, centre=True, standardise=check.flag("scale", scale), tol=tol, method=method, passes=passes,
+        memory=memory, threads=threads, seed=seed, checkpoint=checkpoint, executor=executor, progress=progress,
+    )  # fmt: skip
 
 
 def _plan(
@@ -210,16 +198,16 @@ def _plan(
     *,
     centre: bool,
     standardise: bool,
-    tol: float = 1e-6,
-    method: str = "auto",
-    passes: int | None = None,
-    memory: str | int | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-    checkpoint: str | os.PathLike | Checkpoint | None = None,
-    executor: Executor | None = None,
-    progress: bool | None = None,
-) -> Plan:
+    tol: float,
+    method: str,
+    passes: int | None,
+    memory: str | int | None,
+    threads: int | None,
+    seed: int,
+    checkpoint: str | os.PathLike | Checkpoint | None,
+    executor: Executor | None,
+    progress: bool | None,
+) -> Plan[Any]:
     method = check.one_of("method", method, ("auto", *METHODS))
     passes = None if passes is None else check.whole("passes", passes, 1, MAX_PASSES)
     rows = open_rows(a)
@@ -289,12 +277,10 @@ def _run(
     left: bool | str | os.PathLike,
 ) -> SVD:
     began = time.perf_counter()
-    kept = algebra_nbytes(plan.method, rows, options)
-    if plan.method == "krylov":
-        kept = 16 * rows.shape[1] * (capacity(rows, options) + 2 * width(options, rows))
     engine = Engine(
-        max(options.memory - kept, 1),
+        options.memory,
         options.threads,
+        reserved_nbytes(plan.method, rows, options),
         as_executor(options.executor),
         checkpoint=options.checkpoint,
         progress=Progress(options.progress),
@@ -322,13 +308,14 @@ class _Run:
     def image(self, w: np.ndarray, label: str, *, remainder: bool = False) -> Image:
         """The image of W, measured in one pass."""
         reduction = BlockImage(self.frame, w, self.n, sparse=self.rows.is_sparse, remainder=remainder)
+        image: Image
         (image,) = self.engine.sweep(self.rows, [reduction], label)
         if not (np.isfinite(image.s).all() and np.isfinite(image.raw)):
             raise_nonfinite(self.rows)
             raise DataError(
                 "values are so large that their squares overflow", where=self.rows.source, hint="Rescale the data."
             )
-        return image  # type: ignore[no-any-return]
+        return image
 
     def standardise(self, squares: np.ndarray, raw: float) -> np.ndarray:
         """Deviations (d,) of the columns as read, of sums of squares about the mean; a constant column is refused."""
@@ -348,7 +335,9 @@ class _Run:
         """Whether the leading triplets are what was asked for."""
         return bool((ritz.residual[: self.k] <= self.options.tol * ritz.lower[0]).all())
 
-    def found(self, ritz: Ritz, image: Image, outside: float = math.inf, ceilings: list[Ceiling] | None = None) -> Found:
+    def found(
+        self, ritz: Ritz, image: Image, outside: float = math.inf, ceilings: list[Ceiling] | None = None
+    ) -> Found:
         return Found(ritz, image.mean, self.frame, outside, tuple(ceilings or ()))
 
     # ------------------------------------------------------------ methods

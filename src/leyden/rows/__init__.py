@@ -1,8 +1,9 @@
 """Where data comes from: a matrix seen as a stream of row blocks, whatever it is stored in.
 
 ``base`` has the words (Rows, Block, RowMap) and ``open`` finds the right source, one file each: ``array``, ``npy``,
-``sparse``, ``arrow``, ``parquet``, ``csv``, ``svmlight``, ``matrixmarket``, ``generated``. ``table`` is what sources
-with named, typed columns share; ``mapped`` and ``roles`` are rows made of other rows.
+``sparse``, ``arrow``, ``parquet``, ``csv``, ``svmlight``, ``matrixmarket``, ``generated``. ``table``, ``schema``
+and ``encoding`` are what sources with named, typed columns share, ``lines`` what text files do; ``stored`` and
+``remote`` read files; ``mapped`` and ``roles`` are rows made of other rows.
 """
 
 from leyden.rows.base import Block, RowMap, Rows

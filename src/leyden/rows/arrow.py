@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from leyden.errors import DataError
-from leyden.rows.table import TableRows, choose
+from leyden.rows.schema import choose
+from leyden.rows.table import TableRows
 
 
 class ArrowRows(TableRows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -153,6 +154,17 @@ class Rows(ABC):
         return f"<Rows {n:,} × {d:,} {self.dtype} {kind} from {self.source}{'; ' if roles else ''}{'; '.join(roles)}>"
 
 
+class PerThread(threading.local):
+    """What each thread holds in order to read on from where it was; pickled, it is empty."""
+
+    def clear(self) -> None:
+        """Forget what the calling thread holds."""
+        self.__dict__.clear()
+
+    def __reduce__(self) -> tuple[type[PerThread], tuple[()]]:
+        return PerThread, ()
+
+
 class RowMap(ABC):
     """A function of a block's rows, applied while reading."""
 
@@ -232,8 +244,12 @@ def as_target(
             where=source,
             hint="Give one value for each row.",
         )
-    k = array.shape[1] if array.ndim == 2 else 1
-    return array, (role,) if k == 1 else tuple(f"{role}{i}" for i in range(k))
+    return array, role_names(role, array.shape[1] if array.ndim == 2 else 1)
+
+
+def role_names(role: str, k: int) -> tuple[str, ...]:
+    """Names for the k columns of a role that has none of its own."""
+    return (role,) if k == 1 else tuple(f"{role}{i}" for i in range(k))
 
 
 #: Blocks in which NaN and infinity are looked for: small, for much else is in memory by then.

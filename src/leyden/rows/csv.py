@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from leyden.errors import DataError, LeydenError
-from leyden.rows.lines import Piece, cut, open_text, read_piece
+from leyden.rows.lines import Piece, cut, read_piece, reading
 from leyden.rows.remote import size
-from leyden.rows.table import TableRows, choose, kind
+from leyden.rows.schema import choose, kind
+from leyden.rows.table import TableRows
 
 # A piece is parsed in one go and held while it is read: a few thousand rows, and a seek is cheap beside its parsing.
 PIECE_NBYTES = 1 << 20
@@ -71,7 +72,7 @@ class CSVRows(TableRows):
 
     def _header(self, path: str) -> bytes:
         """The first line of a file."""
-        with open_text(path) as file:
+        with reading(path) as file:
             line = file.readline()
         if not line.strip():
             what = "the first line is empty" if line else "the file is empty"
@@ -161,7 +162,7 @@ class CSVRows(TableRows):
             table = self._parse(read_piece(path, at), self._names[at.file], columns)
         except LeydenError:
             raise
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise self._unreadable(at, error) from None
         if table.num_rows != at.rows:
             raise DataError(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from leyden.errors import DataError
-from leyden.rows.remote import open_binary
+from leyden.rows.remote import explained, open_binary
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Piece:
 
 def cut(path: str, begin: int, nbytes: int) -> Iterator[tuple[int, bytes]]:
     """From byte ``begin`` on, runs of whole lines of about ``nbytes`` bytes, each with the byte it begins at."""
-    with open_text(path) as file:
+    with reading(path) as file:
         file.seek(begin)
         while lines := file.read(nbytes):
             lines += file.readline()
@@ -33,16 +33,13 @@ def cut(path: str, begin: int, nbytes: int) -> Iterator[tuple[int, bytes]]:
 
 def read_piece(path: str, piece: Piece) -> bytes:
     """The lines of a piece."""
-    with open_text(path) as file:
+    with reading(path) as file:
         file.seek(piece.begin)
         return file.read(piece.end - piece.begin)
 
 
-def open_text(path: str) -> Any:
-    """The file opened for reading bytes."""
-    try:
-        return open_binary(path)
-    except FileNotFoundError:
-        raise DataError("there is no such file", where=path) from None
-    except OSError as error:
-        raise DataError(f"the file cannot be read ({error.strerror})", where=path) from None
+@contextmanager
+def reading(path: str) -> Iterator[Any]:
+    """A context with the file opened for reading bytes, in which what goes wrong with it is said in one sentence."""
+    with explained(path), open_binary(path) as file:
+        yield file

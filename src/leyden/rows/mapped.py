@@ -52,12 +52,14 @@ class MappedRows(Rows):
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         inner, own = buffer if buffer is not None else (None, None)
-        block = self.rows.read(start, stop, inner)
+        return self._mapped(self.rows.read(start, stop, inner), own)
+
+    def _mapped(self, block: Block, own: np.ndarray | None) -> Block:
         if self.is_sparse:
             return self.f(block)
         if own is None:
-            own = np.empty((stop - start, self.shape[1]), self.dtype)
-        return self.f.into(block, own[: stop - start])
+            own = np.empty((block.rows, self.shape[1]), self.dtype)
+        return self.f.into(block, own[: block.rows])
 
     def locate(self, row: int) -> str:
         return self.rows.locate(row)

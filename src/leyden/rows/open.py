@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import glob
 import os
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from leyden.rows.array import ArrayRows
 from leyden.rows.base import Rows, as_array
 from leyden.rows.mapped import Cast, SelectColumns
 from leyden.rows.roles import SplitTarget, WithRoles
+from leyden.rows.schema import float_dtype
 from leyden.rows.sparse import CSRRows, is_sparse
 from leyden.rows.stored import StoredArray
 
@@ -351,8 +353,6 @@ def _with_columns(rows: Rows, columns: Sequence[str | int]) -> Rows:
     columns = [columns] if isinstance(columns, str | int) else list(columns)
     strange = [name for name in columns if isinstance(name, str) and name not in rows.columns]
     if strange and len(strange) == len(columns) == rows.shape[1] and len(set(columns)) == len(columns):
-        import copy
-
         renamed = copy.copy(rows)
         renamed.columns = tuple(str(name) for name in columns)
         return renamed
@@ -362,6 +362,4 @@ def _with_columns(rows: Rows, columns: Sequence[str | int]) -> Rows:
 def _with_dtype(rows: Rows, dtype: Any) -> Rows:
     if dtype is None:
         return rows
-    from leyden.rows.table import float_dtype
-
     return rows if float_dtype(dtype) == rows.dtype else rows.map(Cast(float_dtype(dtype)))

@@ -10,7 +10,8 @@ import numpy as np
 
 from leyden.errors import DataError, LeydenError
 from leyden.rows.remote import is_remote, open_binary
-from leyden.rows.table import TableRows, choose, kind
+from leyden.rows.schema import choose, kind
+from leyden.rows.table import TableRows
 
 # Arrow's defaults (no buffer, and reading ahead) fetch whole row groups: memory would grow with the file.
 COLUMN_BUFFER_NBYTES = 256 << 10

@@ -1,11 +1,12 @@
-"""Files that are not on a local disk (``s3://``, ``https://``, ...), by way of fsspec."""
+"""Files wherever they are: on a disk, or by way of fsspec anywhere else (``s3://``, ``https://``, ...)."""
 
 from __future__ import annotations
 
 import glob
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from leyden.errors import DataError, LeydenError, OptionError
@@ -18,28 +19,29 @@ def is_remote(path: Any) -> bool:
 
 def open_binary(path: str) -> Any:
     """The file, local or remote, opened for reading bytes."""
-    if not is_remote(path):
-        return open(path, "rb")
-    fs, name = _filesystem(path)
-    return _asked(path, lambda: fs.open(name, "rb"))
+    with explained(path):
+        if not is_remote(path):
+            return open(path, "rb")
+        fs, name = _filesystem(path)
+        return fs.open(name, "rb")
 
 
 def read_range(path: str, view: memoryview, position: int) -> int:
     """Fill ``view`` with the bytes of a remote file from ``position`` on; how many there were."""
     fs, name = _filesystem(path)
-    found = _asked(path, lambda: fs.cat_file(name, start=position, end=position + len(view)))
+    with explained(path):
+        found = fs.cat_file(name, start=position, end=position + len(view))
     view[: len(found)] = found
     return len(found)
 
 
 def stat(path: str) -> tuple[int, int]:
     """The size of a file in bytes, and a number that changes when the file does."""
-    if not is_remote(path):
-        found = os.stat(path)
-        return found.st_size, found.st_mtime_ns
-    fs, name = _filesystem(path)
-
-    def ask() -> tuple[int, int]:
+    with explained(path):
+        if not is_remote(path):
+            found = os.stat(path)
+            return found.st_size, found.st_mtime_ns
+        fs, name = _filesystem(path)
         fs.invalidate_cache(fs._parent(name))
         info = fs.info(name)
         try:
@@ -47,8 +49,6 @@ def stat(path: str) -> tuple[int, int]:
         except (NotImplementedError, KeyError):
             changed = zlib.crc32(str(info.get("ETag")).encode())
         return int(info["size"]), changed
-
-    return _asked(path, ask)
 
 
 def size(path: str) -> int:
@@ -58,19 +58,16 @@ def size(path: str) -> int:
 
 def expand(path: str, wanted: Callable[[str], Any]) -> list[str]:
     """The files that a remote path stands for: itself; of a pattern or a folder, those inside that are ``wanted``."""
-    fs, name = _filesystem(path)
-
-    def ask() -> list[str]:
-        if glob.has_magic(name) and not fs.exists(name):
-            return sorted(fs.unstrip_protocol(file) for file in fs.glob(name))
+    with explained(path):
+        fs, name = _filesystem(path)
         if not fs.exists(name):
-            return []
-        if not fs.isdir(name):
+            found = sorted(fs.glob(name)) if glob.has_magic(name) else []
+        elif fs.isdir(name):
+            inside = [file for file in sorted(fs.find(name)) if os.path.basename(file)[0] not in "._"]
+            found = [file for file in inside if wanted(file)]
+        else:
             return [path]
-        inside = [file for file in sorted(fs.find(name)) if os.path.basename(file)[0] not in "._"]
-        return [fs.unstrip_protocol(file) for file in inside if wanted(file)]
-
-    files = _asked(path, ask)
+        files = [fs.unstrip_protocol(file) for file in found]
     if not files:
         raise DataError("there is no such data file", where=path, hint="Check the address.")
     return files
@@ -95,14 +92,16 @@ def _filesystem(path: str) -> tuple[Any, str]:
     return fs, name
 
 
-def _asked(path: str, ask: Callable[[], Any]) -> Any:
-    """What a file system answers; what it raises, which each does in its own way, as one sentence."""
+@contextmanager
+def explained(path: str) -> Iterator[None]:
+    """A context in which what a file system raises, which each does in its own way, becomes one sentence."""
     try:
-        return ask()
+        yield
     except LeydenError:
         raise
     except FileNotFoundError:
-        raise DataError("there is no such file", where=path) from None
-    except Exception as error:
-        said = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-        raise DataError(f"the file cannot be read ({said})", where=path) from error
+        raise DataError("there is no such file", where=path, hint="Check the path.") from None
+    except Exception as error:  # of OSError, of aiohttp, of botocore, ...
+        said = getattr(error, "strerror", None) or str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        hint = "Check the connection." if is_remote(path) else "Check its permissions, and the disk."
+        raise DataError(f"the file cannot be read ({said})", where=path, hint=hint) from error

@@ -11,7 +11,7 @@ import numpy as np
 from leyden.errors import OptionError
 from leyden.rows.array import Roles
 from leyden.rows.base import Block, Rows
-from leyden.rows.mapped import SelectColumns, positions
+from leyden.rows.mapped import MappedRows, SelectColumns, positions
 
 
 class WithRoles(Rows):
@@ -60,7 +60,7 @@ class WithRoles(Rows):
         return self.rows.locate(row)
 
 
-class SplitTarget(Rows):
+class SplitTarget(MappedRows):
     """The rows of another stream, with some of its columns as the target.
 
     Parameters
@@ -70,40 +70,16 @@ class SplitTarget(Rows):
         Names or positions of the target's columns.
     """
 
-    decodes = True
-
     def __init__(self, rows: Rows, target: Sequence[str | int]):
         self._target = np.array(positions(target, rows.columns, rows.source))
         others = [j for j in range(rows.shape[1]) if j not in self._target]
         if not others:
             raise OptionError("no columns are left beside the target", where=rows.source)
-        self.rows, self._select = rows, SelectColumns(others).bind(rows)
-        self.shape, self.dtype, self.is_sparse = (rows.shape[0], len(others)), rows.dtype, rows.is_sparse
-        self.columns = tuple(rows.columns[j] for j in others)
-        self.targets = tuple(rows.columns[j] for j in self._target)
-        self.has_weight, self.has_group = rows.has_weight, rows.has_group
-        self.source, self.stored_nbytes, self.files = rows.source, rows.stored_nbytes, rows.files
-        self.held, self.piece_rows = rows.held, rows.piece_rows
-        own = rows.row_nbytes if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)
-        self.row_nbytes = own + 8 * len(self._target) + (0 if rows.in_memory else rows.row_nbytes)
+        super().__init__(rows, SelectColumns(others))
+        self.targets, self.column_target = tuple(rows.columns[j] for j in self._target), False
+        self.row_nbytes += 8 * len(self._target)
 
-    def buffer(self, rows: int) -> Any:
-        own = None if self.is_sparse else np.empty((rows, self.shape[1]), self.dtype)
-        return self.rows.buffer(rows), own
-
-    def reader_nbytes(self, rows: int) -> float:
-        return self.rows.reader_nbytes(rows) + (rows * self.row_nbytes if self.is_sparse else 0)
-
-    def release(self) -> None:
-        self.rows.release()
-
-    def read(self, start: int, stop: int, buffer: Any = None) -> Block:
-        inner, own = buffer if buffer is not None else (None, None)
-        block = self.rows.read(start, stop, inner)
+    def _mapped(self, block: Block, own: np.ndarray | None) -> Block:
         split: Any = block.data[:, self._target]
         target = np.ascontiguousarray(split.toarray() if self.is_sparse else split, dtype=np.float64)
-        kept = self._select.into(block, own[: stop - start]) if own is not None else self._select(block)
-        return replace(kept, target=target)
-
-    def locate(self, row: int) -> str:
-        return self.rows.locate(row)
+        return replace(super()._mapped(block, own), target=target)

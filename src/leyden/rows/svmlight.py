@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ import numpy as np
 
 from leyden.errors import DataError
 from leyden.rows.array import Roles
-from leyden.rows.base import Block, Rows
+from leyden.rows.base import Block, PerThread, Rows
 from leyden.rows.lines import Piece, cut, read_piece
 from leyden.rows.remote import size
+from leyden.rows.schema import float_dtype
 from leyden.rows.sparse import csr_block, csr_rows, stack
-from leyden.rows.table import float_dtype
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -63,7 +62,7 @@ class SvmlightRows(Rows):
         self.files = tuple(self._paths)
         self.source = source or ", ".join(self._paths)
         self.dtype = float_dtype(dtype or np.float64)
-        self._local = threading.local()
+        self._local = PerThread()
         self._pieces: list[Piece] = []
         lowest, highest, entries = NO_INDEX, -1, 0
         for i, path in enumerate(self._paths):
@@ -90,7 +89,7 @@ class SvmlightRows(Rows):
         return PARSED * PIECE_NBYTES + 2 * rows * self.row_nbytes + self._roles.reader_nbytes(rows)
 
     def release(self) -> None:
-        self._local.__dict__.clear()
+        self._local.clear()
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         parts, labels, row = [], [], start
@@ -162,13 +161,6 @@ class SvmlightRows(Rows):
         k = int(np.searchsorted(self._starts, row, side="right") - 1)
         piece = self._pieces[k]
         return f"{self._paths[piece.file]}, row {piece.first + row - int(self._starts[k]):,}"
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_local"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._local = threading.local()
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from leyden.engine.budget import format_bytes, least, reading_nbytes, thread_count
+from leyden.engine.budget import layout, least, reading_nbytes, thread_count, too_small
 from leyden.engine.checkpoint import Checkpoint
 from leyden.engine.executor import Executor
-from leyden.engine.sweep import Engine
-from leyden.errors import BudgetError
 from leyden.plan import Machine, PassPlan, Plan, machine
 from leyden.rows import Rows
 from leyden.solve.coordinates import Coordinates, Probe
@@ -59,44 +57,46 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
         for name in METHODS
     }
     fits = {name: _fits(name, c, seen, rows) for name in METHODS}
-    peaks: dict[str, int] = {}
-    refused: dict[str, BudgetError] = {}
-    for name in METHODS:
-        try:
-            peaks[name] = _peak(rows, options, first_reduction(name, c, seen, options))
-        except BudgetError as error:
-            refused[name] = error
-            fits[name] = (False, "does not fit the budget")
-    candidates = sorted((name for name in METHODS if fits[name][0]), key=scores.__getitem__)
-    chosen = method if method != "auto" else candidates[0] if candidates else min(refused, key=scores.__getitem__)
-    if chosen in refused:
+    able = [name for name in METHODS if fits[name][0]]
+    needed = {name: needed_nbytes(name, rows, options, seen) for name in METHODS}
+    candidates = sorted((name for name in able if sum(needed[name]) <= options.memory), key=scores.__getitem__)
+    if method != "auto":
+        chosen = method
+    else:
+        chosen = candidates[0] if candidates else min(able, key=lambda name: sum(needed[name]))
+    if sum(needed[chosen]) > options.memory:
         instead = f" method='{candidates[0]}' fits as it is." if candidates else ""
-        why = refused[chosen]
-        raise BudgetError(why.what, where=why.where, hint=f"{why.hint}{instead}")
+        raise too_small(options.memory, *needed[chosen], method=chosen, hint=instead)
     reasons = [f"asked for; {fits[chosen][1]}" if method != "auto" else fits[chosen][1]]
     if method == "auto":
         reasons.append("the fastest of the methods that can be certified here")
     others = tuple(
-        (name, sum(p.seconds for p in (*costs[name], algebra[name])), "slower" if fits[name][0] else fits[name][1])
+        (
+            name,
+            sum(p.seconds for p in (*costs[name], algebra[name])),
+            "slower" if name in candidates else "does not fit the budget" if name in able else fits[name][1],
+        )
         for name in METHODS
         if name != chosen
     )
-    n, d = rows.shape
-    problem = (
-        f"{n:,} × {d:,} {rows.dtype}{' sparse' if rows.is_sparse else ''}, {c.k} target(s), ridge {options.ridge:g}"
-    )
-    problem += ", intercept" if options.intercept else ""
     return Plan(
         "lstsq",
-        f"{rows.source}: {problem}",
+        _described(rows, options, c.k),
         chosen,
         tuple(reasons),
         others,
         tuple(costs[chosen]),
         options.memory,
-        peaks[chosen],
+        _peak(rows, options, first_reduction(chosen, seen, options)),
         algebra[chosen],
     )
+
+
+def _described(rows: Rows, options: Options, k: int) -> str:
+    n, d = rows.shape
+    kind = f"{rows.dtype}{' sparse' if rows.is_sparse else ''}"
+    intercept = ", intercept" if options.intercept else ""
+    return f"{rows.source}: {n:,} × {d:,} {kind}, {k} target(s), ridge {options.ridge:g}{intercept}"
 
 
 #: Matrices of p × p that are alive at once when a whitening is made and a certificate computed.
@@ -108,26 +108,19 @@ def small_nbytes(rows: Rows, intercept: bool) -> int:
     return SMALL_MATRICES * 8 * (rows.shape[1] + intercept) ** 2
 
 
-def _peak(rows: Rows, options: Options, reduction: Any) -> int:
-    """Bytes that the first pass and the dense algebra after it will allocate.
+def needed_nbytes(method: str, rows: Rows, options: Options, seen: Probe) -> tuple[float, float, float]:
+    """Memory without which a method does not run: of one thread to read and to compute, and of the dense algebra."""
+    read, compute = least(rows, [first_reduction(method, seen, options)])
+    return read, compute, small_nbytes(rows, options.intercept)
 
-    Raises
-    ------
-    BudgetError
-        When either does not fit the budget.
-    """
+
+def _peak(rows: Rows, options: Options, reduction: Any) -> int:
+    """Bytes that the first pass and the dense algebra after it will allocate."""
     small = small_nbytes(rows, options.intercept)
-    needed = small + sum(least(rows, [reduction]))
-    if needed > options.memory:
-        raise BudgetError(
-            f"a budget of {format_bytes(options.memory)} is too small for {rows.shape[1]:,} columns: matrices of that "
-            f"size take {format_bytes(small)}, one thread that reads and computes {format_bytes(needed - small)}",
-            hint=f'Give at least memory="{math.ceil(needed * 1.1 / 1e6)}MB".',
-        )
-    layout = Engine(options.memory - small, options.threads).layout(rows, [reduction])
-    reading = layout.threads * reading_nbytes(rows, layout.block_rows)
-    states = (layout.threads + math.ceil(math.log2(layout.segments + 1))) * reduction.state_nbytes
-    return int(reading + states + layout.threads * reduction.scratch_nbytes + small)
+    cut = layout(rows, [reduction], options.memory, options.threads, reserved=small)
+    reading = cut.threads * reading_nbytes(rows, cut.block_rows)
+    states = (cut.threads + math.ceil(math.log2(cut.segments + 1))) * reduction.state_nbytes
+    return int(reading + states + cut.threads * reduction.scratch_nbytes + small)
 
 
 def _gram32_tile(seen: Probe) -> int | None:
@@ -155,7 +148,7 @@ def _fits(name: str, c: Coordinates, seen: Probe, rows: Rows) -> tuple[bool, str
         return seen.condition < limit, f"{looks}; float64 Gram matrices are certifiable to about {limit:.0e}"
     if name == "tsqr":
         return True, f"{looks}; Householder QR takes any condition"
-    enough = rows.shape[0] > 8 * c.p
+    enough = _enough_rows(c, rows)
     return enough, f"{looks}; a sketch takes any condition" if enough else "too few rows for a sketch to be shorter"
 
 
@@ -163,7 +156,9 @@ def _limit32(p: int) -> float:
     return math.sqrt(0.25 / (p * gamma(132, 2.0**-24))) / 1.3
 
 
-def first_reduction(method: str, c: Coordinates, seen: Probe, options: Options) -> Any:
+def first_reduction(method: str, seen: Probe, options: Options) -> Any:
+    """What the first pass of a method sums."""
+    c = seen.coordinates
     if method == "gram32":
         return Gram(c, np.float32, _gram32_tile(seen) or 128)
     if method == "gram64":
@@ -214,7 +209,18 @@ def _algebra(name: str, p: int, rates: Machine) -> PassPlan:
     return PassPlan("dense algebra", 0, flops, flops / rates.gram64)
 
 
+#: Columns up to which Householder QR is preferred to a sketch when another method has failed.
+FEW_COLUMNS = 150
+
+
 def fallbacks(method: str, c: Coordinates, rows: Rows) -> list[str]:
-    robust = "tsqr" if c.p <= 150 or rows.shape[0] <= 8 * c.p else "sketch"
-    order = {"gram32": ["gram64", robust], "gram64": [robust], "tsqr": [], "sketch": ["tsqr"]}
-    return order[method]
+    """What may take over from a method that could not be certified on the data, in this order."""
+    robust = ["tsqr", "sketch"] if c.p <= FEW_COLUMNS else ["sketch", "tsqr"]
+    if not _enough_rows(c, rows):
+        robust = ["tsqr"]
+    return {"gram32": ["gram64", *robust], "gram64": robust, "sketch": ["tsqr"], "tsqr": []}[method]
+
+
+def _enough_rows(c: Coordinates, rows: Rows) -> bool:
+    """Whether a sketch is much shorter than the rows."""
+    return rows.shape[0] > 8 * c.p

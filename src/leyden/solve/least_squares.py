@@ -17,7 +17,7 @@ from leyden.plan import Plan
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.solution import Solution, Trace
-from leyden.solve.certify import assess, gradient_error
+from leyden.solve.certify import Assessment, assess, gradient_error
 from leyden.solve.choose import small_nbytes
 from leyden.solve.coordinates import Coordinates
 from leyden.solve.measure import measure
@@ -38,6 +38,8 @@ class LeastSquares(Solution):
     rank : int
         Numerical rank of the columns (with the intercept, if any).
     columns : tuple of str
+    weighted : bool
+        Whether the rows had weights.
     coefficient_error : ndarray, like ``x``
         Certified bound on the error of each coefficient.
     intercept_error : like ``intercept``
@@ -56,6 +58,7 @@ class LeastSquares(Solution):
         columns: tuple[str, ...],
         targets: tuple[str, ...],
         shape: tuple[int, int],
+        weighted: bool,
         ridge: float,
         has_intercept: bool,
         tol: float,
@@ -81,7 +84,7 @@ class LeastSquares(Solution):
         self.x, self.intercept = shaped(x), shaped(x0)
         self.coefficient_error, self.intercept_error = shaped(coefficient_error), shaped(intercept_error)
         self.residual_norm, self.r2 = shaped(np.sqrt(rr)), shaped(r2)
-        self.columns, self.targets, self.shape = columns, targets, shape
+        self.columns, self.targets, self.shape, self.weighted = columns, targets, shape, weighted
         self.ridge, self.has_intercept, self.rank = ridge, has_intercept, rank
         self.tol, self.forward_tol = tol, forward_tol
         self.certificate, self.trace, self.plan = certificate, trace, plan
@@ -125,9 +128,10 @@ class LeastSquares(Solution):
         runs, shown = as_executor(executor), Progress(check.progress(progress))
         budget = runs.memory() if memory is None else check.memory(memory)
         rows = open_rows(rows, target=b, weight=weights)
-        if rows.shape != self.shape or len(rows.targets) != len(self.targets):
-            return Certificate({}, failures=(self._of_another_shape(rows),))
-        engine = Engine(max(budget - small_nbytes(rows, self.has_intercept), 1), executor=runs, progress=shown)
+        if other := self._of_other_rows(rows):
+            return Certificate({}, failures=(other,))
+        reserved = small_nbytes(rows, self.has_intercept)
+        engine = Engine(budget, reserved=reserved, executor=runs, progress=shown)
         with single_threaded_blas():
             gradient, whitening = measure(
                 engine, rows, self._coordinates, self._x, self._x0, self._whitening, "verify", whiten=True
@@ -143,36 +147,41 @@ class LeastSquares(Solution):
             if np.linalg.norm(shortest - self._x) > 1e-8 * np.linalg.norm(self._x):
                 return Certificate(found.bounds, 1, rows.stored_nbytes, failures=("this is not the shortest solution",))
         failures = _changed(gradient, self._gradient, self._x, self._x0)
-        if failures and not rows.has_weight:
-            failures = [f"{failures[0]}, or the weights it was solved with were not given"]
-        if not np.allclose(gradient.rr, self._rr, rtol=1e-6):
-            failures.append("the saved residual norm is not that of the data")
+        failures += self._false_claims(found, gradient.rr, bounded=whitening.null is None)
         if self.columns != rows.columns:
             failures.append("the columns have other names than those that were solved")
+        return Certificate(found.bounds, 1, rows.stored_nbytes, failures=tuple(failures))
+
+    def _false_claims(self, found: Assessment, rr: np.ndarray, *, bounded: bool) -> list[str]:
+        """What is saved beside the answer and is not so; ``bounded`` tells whether errors of coefficients are."""
+        false = [] if np.allclose(rr, self._rr, rtol=1e-6) else ["the saved residual norm is not that of the data"]
         for name, bound in found.bounds.items():
             claimed = self.certificate.bounds.get(name)
             if claimed is None:
-                failures.append(f"the saved certificate has no bound named {name}")
+                false.append(f"the saved certificate has no bound named {name}")
             elif name != "rounding" and bound.value > 1.1 * claimed.value:
-                failures.append(f"{name}: the solution claims {claimed.value:.2e}, the data says {bound.value:.2e}")
+                false.append(f"{name}: the solution claims {claimed.value:.2e}, the data says {bound.value:.2e}")
             elif bound.tolerance != claimed.tolerance:
-                failures.append(f"{name}: the tolerances recorded do not agree")
-        stored = [
-            np.concatenate([a, b[None]]) for a, b in (self._errors, (found.coefficient_error, found.intercept_error))
-        ]
-        if whitening.null is None and not (stored[1] <= 1.1 * stored[0] + np.finfo(float).tiny).all():
-            failures.append("a coefficient is claimed to be more precise than the data says")
-        return Certificate(found.bounds, 1, rows.stored_nbytes, failures=tuple(failures))
+                false.append(f"{name}: the tolerances recorded do not agree")
+        claims = zip(self._errors, (found.coefficient_error, found.intercept_error), strict=True)
+        tiny = np.finfo(float).tiny
+        if bounded and not all((now <= 1.1 * claimed + tiny).all() for claimed, now in claims):
+            false.append("a coefficient is claimed to be more precise than the data says")
+        return false
 
-    def _of_another_shape(self, rows: Rows) -> str:
-        has, solved = (
-            f"{n:,} rows, {d:,} columns, {k} target(s)"
-            for (n, d), k in ((rows.shape, len(rows.targets)), (self.shape, len(self.targets)))
-        )
-        sentence = f"the data has {has}; the solution is of {solved}"
-        if not rows.targets:
-            sentence += ": give b, or open the rows with target= (and weight=, if there were weights)"
-        return sentence
+    def _of_other_rows(self, rows: Rows) -> str:
+        """What tells these rows from those that were solved, without reading any; empty when nothing does."""
+        has, solved = _size(rows.shape, rows.targets), _size(self.shape, self.targets)
+        if has != solved:
+            sentence = f"the data has {has}; the solution is of {solved}"
+            if not rows.targets:
+                sentence += f": give b, or open the rows with target={' and weight=' if self.weighted else ''}"
+            return sentence
+        if self.weighted and not rows.has_weight:
+            return "the solution is of rows with weights, and these have none: give weights, or open them with weight="
+        if rows.has_weight and not self.weighted:
+            return "the solution is of rows without weights, and these have some: open them without"
+        return ""
 
     def _problem(self) -> dict[str, Any]:
         c = self._coordinates
@@ -180,6 +189,7 @@ class LeastSquares(Solution):
             "columns": list(self.columns),
             "targets": list(self.targets),
             "shape": list(self.shape),
+            "weighted": self.weighted,
             "ridge": self.ridge,
             "intercept": self.has_intercept,
             "tol": self.tol,
@@ -249,6 +259,7 @@ class LeastSquares(Solution):
             columns=tuple(problem["columns"]),
             targets=tuple(problem["targets"]),
             shape=shape,
+            weighted=bool(problem["weighted"]),
             ridge=coordinates.ridge,
             has_intercept=coordinates.intercept,
             tol=float(problem["tol"]),
@@ -275,11 +286,12 @@ class LeastSquares(Solution):
         return "\n".join([*lines, str(self.certificate), str(self.trace)])
 
 
+def _size(shape: tuple[int, int], targets: tuple[str, ...]) -> str:
+    return f"{shape[0]:,} rows, {shape[1]:,} columns, {len(targets)} target(s)"
+
+
 def _changed(
-    gradient: GradientResult,
-    saved: tuple[np.ndarray, np.ndarray],
-    x: np.ndarray,
-    x0: np.ndarray,
+    gradient: GradientResult, saved: tuple[np.ndarray, np.ndarray], x: np.ndarray, x0: np.ndarray
 ) -> list[str]:
     """A sentence when the gradient is not the saved one to within the rounding of doubled arithmetic."""
     residual_error, error = gradient_error(gradient, x, x0)

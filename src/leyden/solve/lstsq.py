@@ -14,7 +14,8 @@ sketch      QR of a sparse-sign sketch, then Gram of A R⁻¹            any con
 ==========  =======================================================  =====================================
 
 The sketch is randomized CholeskyQR (Higgins, Szyld, Boman, Yamazaki 2023; compare Epperly, Meier, Nakatsukasa 2024).
-Where a method cannot be certified on the data it met, the next one of the table takes over, and the trace says so.
+Where a method cannot be certified on the data it met, another one that fits the budget takes over, and the trace says
+so.
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ import numpy as np
 
 from leyden import options as check
 from leyden.certificate import Certificate
+from leyden.engine.budget import too_small
 from leyden.engine.checkpoint import Checkpoint, as_checkpoint
 from leyden.engine.executor import Executor, as_executor
 from leyden.engine.fingerprint import fingerprint
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
-from leyden.errors import DataError, OptionError
-from leyden.plan import Plan
+from leyden.errors import BudgetError, DataError, OptionError
+from leyden.plan import Plan, verb
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.solve.certify import Assessment, assess, working_gradient
-from leyden.solve.choose import METHODS, Options, choose, fallbacks, small_nbytes
+from leyden.solve.choose import METHODS, Options, choose, fallbacks, needed_nbytes, small_nbytes
 from leyden.solve.coordinates import Coordinates, Probe, probe
 from leyden.solve.least_squares import LeastSquares
 from leyden.solve.measure import measure
@@ -59,6 +61,7 @@ HALF = 1e-8
 LOOSE = 1e-4
 
 
+@verb
 def lstsq(
     a: Any,
     b: Any = None,
@@ -75,7 +78,7 @@ def lstsq(
     checkpoint: str | os.PathLike | Checkpoint | None = None,
     executor: Executor | None = None,
     progress: bool | None = None,
-) -> LeastSquares:
+) -> Plan[LeastSquares]:
     """Solve ``min Σ w_i (b_i − x0 − a_i·x)² + λ‖x‖²`` and certify the answer.
 
     Parameters
@@ -138,43 +141,6 @@ def lstsq(
     >>> round(float(sol.x[0]), 12), round(sol.intercept, 12), sol.certificate.holds
     (3.0, 1.0, True)
     """
-    solution: LeastSquares = plan(
-        a,
-        b,
-        ridge=ridge,
-        weights=weights,
-        intercept=intercept,
-        tol=tol,
-        forward_tol=forward_tol,
-        method=method,
-        memory=memory,
-        threads=threads,
-        seed=seed,
-        checkpoint=checkpoint,
-        executor=executor,
-        progress=progress,
-    ).run()
-    return solution
-
-
-def plan(
-    a: Any,
-    b: Any = None,
-    *,
-    ridge: float = 0.0,
-    weights: Any = None,
-    intercept: bool = False,
-    tol: float = 1e-14,
-    forward_tol: float | None = None,
-    method: str = "auto",
-    memory: str | int | None = None,
-    threads: int | None = None,
-    seed: int = 0,
-    checkpoint: str | os.PathLike | Checkpoint | None = None,
-    executor: Executor | None = None,
-    progress: bool | None = None,
-) -> Plan:
-    """Plan of :func:`lstsq`; same arguments."""
     options = Options(
         ridge=check.zero_or_more("ridge", ridge),
         intercept=check.flag("intercept", intercept),
@@ -215,29 +181,18 @@ def plan(
     return replace(chosen, _run=lambda plan: _run(plan, rows, options, seen, identity))
 
 
-def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[str, Any]) -> LeastSquares:
+def _run(plan: Plan[LeastSquares], rows: Rows, options: Options, seen: Probe, identity: dict[str, Any]) -> LeastSquares:
     began = time.perf_counter()
     engine = Engine(
-        options.memory - small_nbytes(rows, options.intercept),
+        options.memory,
         options.threads,
+        small_nbytes(rows, options.intercept),
         as_executor(options.executor),
         checkpoint=options.checkpoint,
         progress=Progress(options.progress),
     )
-    chain = [plan.method, *fallbacks(plan.method, seen.coordinates, rows)]
     with engine.running(identity, plan.to_json()), single_threaded_blas():
-        for method in chain:
-            first = start(engine, rows, options, seen, method)
-            outcome = _refine(engine, rows, options, first) if first else None
-            if outcome is not None:
-                break
-            engine.trace.remarks.append(f"{method} could not be certified on this data")
-        else:
-            raise DataError(
-                "no method could factor the columns to working precision",
-                where=rows.source,
-                hint="Values near the limits of float64 may overflow: rescale the columns.",
-            )
+        method, outcome = _certified(engine, rows, options, seen, plan.method)
     found, gradient = outcome.found, outcome.gradient
     engine.trace.seconds = time.perf_counter() - began + engine.spared
     engine.trace.remarks += [
@@ -257,6 +212,7 @@ def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[s
         columns=rows.columns,
         targets=rows.targets,
         shape=rows.shape,
+        weighted=rows.has_weight,
         ridge=options.ridge,
         has_intercept=options.intercept,
         tol=options.tol,
@@ -273,6 +229,31 @@ def _run(plan: Plan, rows: Rows, options: Options, seen: Probe, identity: dict[s
         trace=engine.trace,
         plan=plan if plan.method == method else replace(plan, method=method),
         single=len(rows.targets) == 1 and not rows.column_target,
+    )
+
+
+def _certified(engine: Engine, rows: Rows, options: Options, seen: Probe, method: str) -> tuple[str, _Answer]:
+    """The answer of ``method``, or of the first that takes over, fits the budget, and can be certified."""
+    lacking: dict[str, tuple[float, float, float]] = {}
+    for name in (method, *fallbacks(method, seen.coordinates, rows)):
+        needed = needed_nbytes(name, rows, options, seen)
+        if sum(needed) > options.memory:
+            lacking[name] = needed
+            engine.trace.remarks.append(f"{name} does not fit the budget")
+            continue
+        first = start(engine, rows, options, seen, name)
+        outcome = _refine(engine, rows, options, first) if first else None
+        if outcome is not None:
+            return name, outcome
+        engine.trace.remarks.append(f"{name} could not be certified on this data")
+    if lacking:
+        name = min(lacking, key=lambda name: sum(lacking[name]))
+        error = too_small(options.memory, *lacking[name], method=name)
+        raise BudgetError(f"{method} could not be certified on this data, and {error.what}", hint=error.hint)
+    raise DataError(
+        "no method could factor the columns to working precision",
+        where=rows.source,
+        hint="Values near the limits of float64 may overflow: rescale the columns.",
     )
 
 

@@ -78,6 +78,7 @@ def _product_error(c: Coordinates, basis: np.ndarray) -> float:
 
 
 def raise_nonfinite(rows: Rows) -> None:
+    """Raise for the first NaN or infinity, if there is one."""
     block_rows = max(1, min(rows.shape[0], int(2**24 / max(rows.row_nbytes, 1))))
     if error := find_nonfinite(rows, block_rows):
         raise error
