@@ -11,6 +11,7 @@ import numpy as np
 from leyden.engine.budget import layout, least, reading_nbytes, thread_count, too_small
 from leyden.engine.checkpoint import Checkpoint
 from leyden.engine.executor import Executor
+from leyden.factor._kernels import LANES
 from leyden.factor.frame import Frame
 from leyden.factor.reductions import BlockImage, FrameGram
 from leyden.plan import Machine, PassPlan, Plan, machine
@@ -52,8 +53,8 @@ class Options:
 
 
 def width(options: Options, rows: Rows) -> int:
-    """Columns of a block."""
-    return min(options.rank + EXTRA, rows.shape[1])
+    """Columns of a block: whole vectors of the processor, for part of one costs as much."""
+    return min(-(-(options.rank + EXTRA) // LANES) * LANES, rows.shape[1])
 
 
 def reserved_nbytes(method: str, rows: Rows, options: Options) -> int:

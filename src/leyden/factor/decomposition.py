@@ -213,7 +213,7 @@ class SVD(Solution):
         slack = 1e-12 * self.frobenius_norm + 1e-9 * self.s
         if (np.abs(ritz.sigma / unit - self.s) > slack).any():
             failures.append("the singular values are not those of the data on these vectors")
-        if (ritz.residual / unit > 1.1 * self.residual + 1e-10 * self.frobenius_norm).any():
+        if (ritz.residual / unit > 1.1 * self.residual + 4 * ritz.rounding * self.frobenius_norm).any():
             failures.append("a triplet is claimed to be more precise than the data says")
         if (found.lower / unit > self.upper * (1 + 1e-12)).any() or (self.lower > found.upper / unit).any():
             failures.append("an enclosure does not agree with the data")

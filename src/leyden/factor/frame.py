@@ -3,8 +3,8 @@ r"""The matrix that is factored: the rows as given, or centred and scaled column
 .. math:: B = (A − \mathbf 1 μᵀ)\, D, \qquad μ = 0 \text{ or the column means}, \quad D = I \text{ or diagonal}.
 
 Rows are read as ``(a − shift) · scale``. The shift is near the mean, so that nothing cancels; what is left of the mean
-is taken off the sums at the end: with ``s`` the column sums of the shifted rows, ``BᵀB = Σ − s sᵀ/n``. The scale holds a
-power of two that keeps squares within the range of floating point.
+is taken off the sums at the end: with ``s`` the column sums of the shifted rows, ``BᵀB = Σ − s sᵀ/n``. The scale holds
+a power of two that keeps squares within the range of floating point.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@ r"""Block Lanczos on H = BᵀB: a Krylov space grown by one pass over the rows a
 
 The space is kept with the images of all its vectors and fully reorthogonalised, so that Rayleigh-Ritz over the whole
 space, the residual of every Ritz pair, and a thick restart (K. Wu, H. Simon, SIAM J. Matrix Anal. Appl. 22, 2000) cost
-no pass. Of all methods that see H only through products with blocks, none gets further with the same passes (C. Musco, C.
-Musco, "Randomized block Krylov methods for stronger and faster approximate singular value decomposition", 2015).
+no pass. Of all methods that see H only through products with blocks, none gets further with the same passes (C. Musco,
+C. Musco, "Randomized block Krylov methods for stronger and faster approximate singular value decomposition", 2015).
 """
 
 from __future__ import annotations

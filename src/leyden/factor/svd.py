@@ -423,7 +423,7 @@ class _Run:
             self.frame = self.frame.standardised(deviation / self.frame.unit)
         room = capacity(self.rows, options)
         space = KrylovSpace(gaussian(self.d, self.width, options.seed) if start is None else start, room)
-        goal = 0.3
+        goal = 0.9
         ceilings: list[Ceiling] = []
         for number in range(1, self.passes):
             image = self.image(space.block, "block Lanczos")
@@ -476,8 +476,8 @@ class _Run:
         core = q.T @ s
         factor = np.linalg.cholesky((core + core.T) / 2)
         w, root, _ = np.linalg.svd(np.linalg.solve(factor, s.T).T, full_matrices=False)
-        theta = np.maximum(root**2 - shift, 0.0)
-        slack = 4 * shift
+        theta, slack = root**2 - shift, 4 * shift
+        theta[theta < slack] = 0.0
         lower, upper = np.sqrt(np.maximum(theta - slack, 0.0)), np.sqrt(theta + slack)
         left = max(image.total + image.sum_unit * image.raw - float(theta.sum()), 0.0) + self.d * slack
         with np.errstate(divide="ignore"):

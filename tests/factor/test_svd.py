@@ -1,0 +1,329 @@
+"""Truncated SVD and PCA: what is certified is true, and what is asked is reached."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+import leyden as ly
+from leyden.errors import BudgetError, DataError, OptionError
+
+_spec = importlib.util.spec_from_file_location("spectra", Path(__file__).with_name("spectra.py"))
+spectra = importlib.util.module_from_spec(_spec)
+sys.modules["spectra"] = spectra
+_spec.loader.exec_module(spectra)
+
+METHODS = ("gram", "krylov", "outer", "sketch")
+
+
+def method_for(rng, n, d):
+    method = METHODS[rng.integers(len(METHODS))]
+    return "gram" if method == "outer" and n >= d else method
+
+
+@settings(max_examples=150)
+@given(st.integers(0, 2**32), st.sampled_from(sorted(spectra.SPECTRA)))
+def test_enclosures_hold_the_singular_values(seed, kind):
+    rng = np.random.default_rng(seed)
+    d, n = int(rng.integers(1, 13)), int(rng.integers(1, 40))
+    a = spectra.matrix(kind, n, d, rng)
+    k = int(rng.integers(1, min(n, d) + 1))
+    found = ly.svd(a, k, method=method_for(rng, n, d), seed=seed % 1000)
+    assert not spectra.outside(found.lower, found.upper, spectra.singular_values(a))
+    assert found.certificate.holds
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32), st.sampled_from(["decaying", "flat", "spread", "clustered"]), st.booleans())
+def test_enclosures_hold_the_singular_values_of_centred_and_scaled_columns(seed, kind, scale):
+    rng = np.random.default_rng(seed)
+    d, n = int(rng.integers(2, 8)), int(rng.integers(10, 40))
+    a = spectra.matrix(kind, n, d, rng)
+    a = a[:, a.astype(float).std(axis=0) > 1e-6 * np.abs(a).max()]
+    if a.shape[1] == 0:
+        return
+    k = int(rng.integers(1, a.shape[1] + 1))
+    found = ly.pca(a, k, scale=scale, method=["gram", "krylov"][seed % 2], seed=seed % 1000)
+    truth = spectra.singular_values(a, centre=True, deviation=found.scale)
+    assert not spectra.outside(found.lower, found.upper, truth)
+
+
+@pytest.mark.parametrize("method", ["gram", "krylov"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_it_agrees_with_lapack(method, sparse):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((400, 60)) * 0.8 ** np.arange(60)
+    if sparse:
+        a *= rng.random(a.shape) < 0.3
+    u, s, vt = np.linalg.svd(a, full_matrices=False)
+    found = ly.svd(sp.csr_array(a) if sparse else a, 7, method=method, u=True, tol=1e-10)
+    assert found.certificate.holds
+    assert np.allclose(found.s, s[:7], rtol=1e-12)
+    assert np.allclose(np.abs(found.Vt @ vt[:7].T), np.eye(7), atol=1e-8)
+    assert np.allclose(np.abs(found.U.T @ u[:, :7]), np.eye(7), atol=1e-8)
+    assert np.isclose(found.frobenius_norm, np.linalg.norm(a), rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["gram", "krylov", "outer"])
+def test_the_certified_errors_are_those_of_the_factors(method):
+    rng = np.random.default_rng(1)
+    shape = (30, 80) if method == "outer" else (300, 40)
+    a = rng.standard_normal(shape) @ np.diag(0.9 ** np.arange(shape[1]))
+    found = ly.svd(a, 6, method=method, u=True)
+    bounds = found.certificate.bounds
+    left = a - found.U * found.s @ found.Vt
+    norm = np.linalg.norm(a)
+    assert bounds["frobenius_error"].lower <= np.linalg.norm(left) / norm * (1 + 1e-12)
+    assert np.linalg.norm(left) / norm <= bounds["frobenius_error"].value * (1 + 1e-12)
+    assert np.linalg.norm(left, 2) / found.s[0] <= bounds["spectral_error"].value * (1 + 1e-9)
+    residual = np.linalg.norm(a.T @ found.U - found.Vt.T * found.s, axis=0)
+    assert (residual <= found.residual * (1 + 1e-9) + 1e-12 * norm).all()
+    assert np.linalg.norm(found.U.T @ found.U - np.eye(6)) <= bounds["left_orthonormality"].value + 1e-13
+
+
+def test_the_angles_bound_the_distance_to_the_true_vectors():
+    rng = np.random.default_rng(2)
+    a = rng.standard_normal((200, 30)) * 0.7 ** np.arange(30)
+    found = ly.svd(a, 5, method="krylov", tol=1e-3)
+    truth = np.linalg.svd(a)[2][:5]
+    cosine = np.abs((found.Vt * truth).sum(axis=1))
+    assert (np.sqrt(np.maximum(1 - cosine**2, 0)) <= found.angle + 1e-7).all()
+    assert (found.angle < 1).any()
+
+
+def test_vectors_of_equal_singular_values_have_no_certified_direction():
+    found = ly.svd(np.eye(5), 3, method="gram")
+    assert (found.angle == 1).all()
+    assert np.allclose(found.s, 1)
+
+
+def test_the_zero_matrix_has_an_answer():
+    for method in ("gram", "krylov", "sketch"):
+        found = ly.svd(np.zeros((6, 4)), 2, method=method, u=True)
+        assert found.certificate.holds
+        assert (found.s == 0).all()
+        assert np.allclose(found.Vt @ found.Vt.T, np.eye(2))
+        assert not found.U.any()
+
+
+@example(1e-150)
+@example(1e150)
+@settings(max_examples=20)
+@given(st.floats(-150, 150).map(lambda e: 10.0**e))
+def test_a_factor_of_the_matrix_is_one_of_its_singular_values(factor):
+    a = np.random.default_rng(3).standard_normal((50, 8))
+    one, other = ly.svd(a, 3), ly.svd(a * factor, 3)
+    assert np.allclose(other.s / factor, one.s, rtol=1e-9)
+    assert other.certificate.holds
+
+
+def test_rows_of_zero_and_their_order_do_not_matter():
+    rng = np.random.default_rng(4)
+    a = rng.standard_normal((60, 9))
+    padded = np.vstack([a, np.zeros((13, 9))])[rng.permutation(73)]
+    assert np.allclose(ly.svd(a, 4).s, ly.svd(padded, 4).s, rtol=1e-12)
+
+
+def test_principal_components_do_not_move_with_the_origin():
+    rng = np.random.default_rng(5)
+    a = rng.standard_normal((500, 6)) * [5, 4, 3, 2, 1, 0.1]
+    near, far = ly.pca(a, 3), ly.pca(a + 1e6, 3)
+    assert np.allclose(near.s, far.s, rtol=1e-8)
+    assert far.certificate.holds
+    assert np.allclose(far.mean, a.mean(axis=0) + 1e6, rtol=1e-12)
+
+
+def test_scaled_components_are_those_of_the_correlation_matrix():
+    rng = np.random.default_rng(6)
+    a = rng.standard_normal((300, 5)) @ rng.standard_normal((5, 5)) * 10.0 ** np.arange(5)
+    for method in ("gram", "krylov"):
+        found = ly.pca(a, 5, scale=True, method=method)
+        values, _ = np.linalg.eigh(np.corrcoef(a.T))
+        assert np.allclose(found.explained_variance, values[::-1], rtol=1e-9)
+        assert np.isclose(found.explained_variance_ratio.sum(), 1)
+
+
+def test_sparse_columns_are_centred_without_being_filled():
+    a = sp.random_array((200, 30), density=0.1, rng=np.random.default_rng(7), format="csr")
+    dense = a.toarray()
+    for method in ("gram", "krylov"):
+        found = ly.pca(a, 4, method=method)
+        assert np.allclose(found.s, np.linalg.svd(dense - dense.mean(axis=0), compute_uv=False)[:4], rtol=1e-9)
+        assert np.allclose(found.transform(a), (dense - dense.mean(axis=0)) @ found.Vt.T, atol=1e-10)
+        assert ly.verify(found, a).holds
+
+
+def test_scores_and_their_inverse():
+    rng = np.random.default_rng(8)
+    a = rng.standard_normal((100, 4)) + 3
+    found = ly.pca(a, 4, scale=True, scores=True)
+    assert np.allclose(found.inverse_transform(found.U), a)
+    assert np.allclose(found.transform(a), found.U)
+
+
+def test_left_vectors_are_written_while_they_are_made(tmp_path):
+    a = np.random.default_rng(9).standard_normal((3000, 20))
+    np.save(tmp_path / "a.npy", a)
+    found = ly.svd(tmp_path / "a.npy", 3, u=tmp_path / "u.npy", memory="40MB")
+    u = np.load(tmp_path / "u.npy")
+    assert found.U.shape == (3000, 3)
+    assert np.allclose(u.T @ u, np.eye(3), atol=1e-12)
+    assert np.allclose(found.left(a).read(0, 3000).data, u)
+    assert [file.name for file in tmp_path.iterdir() if "partial" in file.name] == []
+
+
+def test_rows_longer_than_they_are_many():
+    a = np.random.default_rng(10).standard_normal((20, 500))
+    plan = ly.plan.svd(a, 3)
+    assert plan.method == "outer"
+    found = plan.run()
+    assert found.certificate.holds
+    assert np.allclose(found.s, np.linalg.svd(a, compute_uv=False)[:3])
+
+
+def test_one_pass_gives_an_estimate_that_is_enclosed():
+    rng = np.random.default_rng(11)
+    a = rng.standard_normal((400, 80)) * 0.7 ** np.arange(80)
+    found = ly.svd(a, 3, passes=1, method="sketch")
+    s = np.linalg.svd(a, compute_uv=False)[:3]
+    assert len(found.trace.passes) == 1
+    assert (found.lower <= s).all()
+    assert (s <= found.upper).all()
+    assert np.allclose(found.s, s, rtol=0.05)
+    assert found.certificate.bounds["residual"].tolerance is None
+
+
+def test_more_passes_than_allowed_are_not_made():
+    a = np.random.default_rng(12).standard_normal((500, 200))
+    found = ly.svd(a, 3, method="krylov", passes=3, tol=1e-9)
+    assert len(found.trace.passes) == 3
+    assert not found.certificate.holds
+
+
+def test_a_small_budget_restarts_the_space_and_reaches_the_same():
+    rng = np.random.default_rng(13)
+    a = rng.standard_normal((600, 300)) * 0.97 ** np.arange(300)
+    found = ly.svd(a, 4, method="krylov", memory="2MB")
+    assert found.certificate.holds
+    assert np.allclose(found.s, np.linalg.svd(a, compute_uv=False)[:4], rtol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["gram", "krylov"])
+def test_threads_do_not_change_a_bit(method):
+    a = np.random.default_rng(14).standard_normal((20_000, 30)).astype(np.float32)
+    one, two = (ly.svd(a, 4, method=method, threads=t, memory="50MB") for t in (1, 2))
+    assert (one.s == two.s).all()
+    assert (one.Vt == two.Vt).all()
+
+
+def test_a_resumed_run_has_the_same_bits(tmp_path):
+    a = np.random.default_rng(15).standard_normal((3000, 200))
+    np.save(tmp_path / "a.npy", a)
+    straight = ly.svd(tmp_path / "a.npy", 3, method="krylov", memory="30MB")
+
+    class Stop(Exception):
+        pass
+
+    rows = ly.open(tmp_path / "a.npy")
+    read, count = rows.read, 0
+
+    def failing(*args):
+        nonlocal count
+        count += 1
+        if count == 40:
+            raise Stop
+        return read(*args)
+
+    rows.read = failing
+    with pytest.raises(Stop):
+        ly.svd(rows, 3, method="krylov", memory="30MB", checkpoint=tmp_path / "run")
+    resumed = ly.svd(tmp_path / "a.npy", 3, method="krylov", memory="30MB", checkpoint=tmp_path / "run")
+    assert any("checkpoint" in remark for remark in resumed.trace.remarks)
+    assert (resumed.s == straight.s).all()
+    assert (resumed.Vt == straight.Vt).all()
+
+
+# ---------------------------------------------------------------- saved, loaded, verified
+
+
+@pytest.mark.parametrize("verb", [ly.svd, ly.pca])
+def test_a_saved_answer_is_verified_by_somebody_else(verb, tmp_path):
+    a = np.random.default_rng(16).standard_normal((200, 12)) + 1
+    found = verb(a, 3)
+    found.save(tmp_path / "out")
+    loaded = ly.load(tmp_path / "out")
+    assert type(loaded) is type(found)
+    assert (loaded.Vt == found.Vt).all()
+    assert ly.verify(tmp_path / "out", a).holds
+    changed = a.copy()
+    changed[17, 3] += 1.0
+    assert not ly.verify(tmp_path / "out", changed).holds
+    assert not ly.verify(tmp_path / "out", a[:-1]).holds
+
+
+@pytest.mark.parametrize("name", ["s", "Vt", "enclosure", "residual", "mean", "deviation"])
+def test_a_tampered_answer_does_not_verify(name, tmp_path):
+    rng = np.random.default_rng(17)
+    a = (rng.standard_normal((400, 200)) * 0.95 ** np.arange(200)) @ rng.standard_normal((200, 200)) + 1
+    ly.pca(a, 3, scale=True, method="krylov", tol=1e-2).save(tmp_path / "out")
+    file = tmp_path / "out" / f"{name}.npy"
+    values = np.load(file)
+    if name == "residual":
+        values *= 1e-6
+    elif name == "enclosure":
+        values[:] = values[0] * 0.999
+    else:
+        values.flat[1] *= 1.001
+    np.save(file, values)
+    assert not ly.verify(tmp_path / "out", a).holds
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("rank", [0, -1, 5, 2.5, "3", True])
+def test_a_rank_that_is_none_is_refused(rank):
+    with pytest.raises(OptionError, match="rank"):
+        ly.svd(np.eye(6)[:, :4], rank)
+
+
+def test_a_constant_column_cannot_be_scaled():
+    a = np.random.default_rng(18).standard_normal((50, 3))
+    a[:, 1] = 7.1
+    for method in ("gram", "krylov"):
+        with pytest.raises(DataError, match="'x1' has no variance"):
+            ly.pca(a, 2, scale=True, method=method)
+    assert ly.pca(a, 2).certificate.holds
+
+
+@pytest.mark.parametrize("method", ["gram", "krylov", "sketch"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_no_number_is_found(method, value):
+    a = np.ones((50, 4))
+    a[33, 2] = value
+    with pytest.raises(DataError, match=r"'x2'.*"):
+        ly.svd(a, 2, method=method)
+
+
+def test_a_budget_that_is_too_small_names_what_would_do():
+    rows = ly.generated(lambda start, stop: np.ones((stop - start, 2000)), 10_000, 2000)
+    with pytest.raises(BudgetError, match="krylov"):
+        ly.svd(rows, 3, method="gram", memory="40MB")
+
+
+def test_one_row_has_no_variance():
+    with pytest.raises(DataError, match="variance"):
+        ly.pca(np.ones((1, 3)), 1)
+
+
+def test_weights_are_refused():
+    with pytest.raises(OptionError, match="weight"):
+        ly.svd(ly.open(np.eye(3), weight=np.ones(3)), 1)
