@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -79,10 +79,10 @@ class Plan:
         return sum(p.nbytes for p in self.passes)
 
     def run(self) -> Any:
-        """Execute the plan and return its Solution."""
+        """Execute the plan and return its Solution, whose own plan does not keep the data."""
         if self._run is None:
-            raise RuntimeError("this plan was loaded from a file and has no data to run on")
-        return self._run(self)
+            raise RuntimeError("this plan is that of a solution, and has no data to run on")
+        return self._run(replace(self, _run=None))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
