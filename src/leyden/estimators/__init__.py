@@ -1,4 +1,4 @@
-"""Thin scikit-learn faces: the parameters and attributes that scikit-learn's users know, the engine and its certificates."""
+"""Thin scikit-learn faces: parameters and attributes that its users know, over the engine and its certificates."""
 
 from leyden.estimators.pca import PCA
 from leyden.estimators.truncated_svd import TruncatedSVD

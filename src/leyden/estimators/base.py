@@ -19,7 +19,7 @@ from leyden.rows import open as open_rows
 from leyden.rows.base import Block, RowMap
 
 
-class Decomposition(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class Decomposition(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Rows of a matrix in coordinates ``(X − mean) / scale · components.T · stretch``, and back."""
 
     solution_: SVD
@@ -141,7 +141,7 @@ class Decomposition(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         most, asked = min(n, d), self.n_components
         if asked is None:
             return most
-        if not isinstance(asked, Integral) or isinstance(asked, bool) or not 1 <= asked <= most:
+        if not isinstance(asked, int | np.integer) or isinstance(asked, bool) or not 1 <= asked <= most:
             raise OptionError(
                 f"n_components={asked!r} is not a whole number from 1 to {most:,}, "
                 f"the lesser of n_samples={n} and n_features={d}"

@@ -14,7 +14,7 @@ from leyden.factor.svd import pca
 
 
 class PCA(Decomposition):
-    """Principal components of data of any number of rows, certified: :func:`leyden.pca` as a scikit-learn transformer.
+    """Principal components of any number of rows, certified: :func:`leyden.pca` as a scikit-learn transformer.
 
     Parameters
     ----------

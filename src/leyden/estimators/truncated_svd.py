@@ -23,7 +23,7 @@ from leyden.rows import open as open_rows
 
 
 class TruncatedSVD(Decomposition):
-    """Leading singular vectors of data of any number of rows, certified: :func:`leyden.svd` as a scikit-learn transformer.
+    """Leading singular vectors of any number of rows, certified: :func:`leyden.svd` as a scikit-learn transformer.
 
     Parameters
     ----------
