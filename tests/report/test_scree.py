@@ -55,12 +55,13 @@ def test_singular_values_far_apart_have_a_logarithmic_axis(least, scale):
 @pytest.mark.parametrize("verb", [ly.svd, ly.pca])
 @pytest.mark.parametrize("k", [1, 12])
 def test_says_what_is_shown_and_in_which_units(x, verb, k):
-    axes = figure(verb(x, k)).axes[0]
+    made = figure(verb(x, k))
+    axes = made.axes[0]
     assert axes.get_title(loc="left")
     assert "200 × 12" in axes.texts[0].get_text()
     assert axes.get_xlabel() == "component"
     assert ("units of the data" if verb is ly.svd else "percent") in axes.get_ylabel()
-    assert "certified enclosure" in axes.get_legend().get_texts()[-1].get_text()
+    assert "certified enclosure" in made.legends[0].get_texts()[-1].get_text()
 
 
 @pytest.mark.parametrize("verb", [ly.svd, ly.pca])

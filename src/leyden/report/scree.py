@@ -115,6 +115,7 @@ def figure(solution: SVD) -> Any:
     axes.tick_params(colors=INK)
     axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
+    made.legend(frameon=False, loc="outside lower center", ncols=3)
     return made
 
 
@@ -151,7 +152,6 @@ def _singular_values(axes: Any, solution: SVD) -> None:
     )  # fmt: skip
     axes.set_ylabel("singular value, in units of the data" + (" (log scale)" if logarithmic else ""))
     _title(axes, solution, "Singular values")
-    axes.legend(frameon=False, loc="best")
 
 
 def _variances(axes: Any, solution: PrincipalComponents) -> None:
@@ -174,7 +174,6 @@ def _variances(axes: Any, solution: PrincipalComponents) -> None:
     axes.set_ylim(0, 104)
     axes.set_ylabel("share of the variance, in percent")
     _title(axes, solution, "Variance explained")
-    axes.legend(frameon=False, loc="best")
 
 
 def _enclosed(longest: float, unit: str) -> str:
