@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -300,3 +301,13 @@ def test_planning_runs_nothing_and_says_why(problem):
     assert plan.method == "tsqr"
     assert plan.nbytes == len(plan.passes) * 500 * 6 * 8
     assert {name for name, _, _ in plan.alternatives} == {"gram32", "gram64", "sketch"}
+
+
+def test_a_solution_can_be_pickled_and_does_not_keep_the_data():
+    a = np.random.default_rng(0).standard_normal((50_000, 4))
+    for solution in (ly.lstsq(a[:, 1:], a[:, 0]), ly.svd(a, 2)):
+        pickled = pickle.dumps(solution)
+        assert len(pickled) < a.nbytes / 50
+        assert pickle.loads(pickled).plan == solution.plan
+        with pytest.raises(RuntimeError, match="no data to run on"):
+            solution.plan.run()

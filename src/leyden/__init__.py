@@ -29,6 +29,9 @@ _HOME = {
     "svd": "leyden.factor.svd",
     "pca": "leyden.factor.svd",
     "SVD": "leyden.factor.decomposition",
+    "PrincipalComponents": "leyden.factor.decomposition",
+    "PCA": "leyden.estimators",
+    "TruncatedSVD": "leyden.estimators",
     "load": "leyden.solution",
     "verify": "leyden.solution",
     "Solution": "leyden.solution",
@@ -64,6 +67,9 @@ if TYPE_CHECKING:
         OptionError,
         SolutionError,
     )
+    from leyden.estimators import PCA, TruncatedSVD
+    from leyden.factor.decomposition import SVD, PrincipalComponents
+    from leyden.factor.svd import pca, svd
     from leyden.plan import Plan
     from leyden.rows import Block, Intercept, Rows, Scale, SelectColumns, generated, open
     from leyden.solution import Solution, load, verify

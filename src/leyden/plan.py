@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, wraps
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
@@ -84,10 +84,10 @@ class Plan(Generic[S]):
         return sum(p.nbytes for p in self.passes)
 
     def run(self) -> S:
-        """Execute the plan and return its Solution."""
+        """Execute the plan and return its Solution, whose own plan does not keep the data."""
         if self._run is None:
-            raise OptionError("this plan was loaded from a file and has no data to run on", hint="Plan again.")
-        return self._run(self)
+            raise OptionError("this plan is that of a solution, and has no data to run on", hint="Plan again.")
+        return self._run(replace(self, _run=None))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

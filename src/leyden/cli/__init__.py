@@ -4,7 +4,8 @@
 file                    what it holds
 ======================  ================================================================================
 ``main``                the application: every verb, registered
-``lstsq`` ``plan``      one file a verb
+``lstsq`` ``svd``       one file a verb
+``pca`` ``plan``
 ``verify`` ``runs``
 ``demo``
 ``demo_flights``        the two parts of the demo
@@ -13,7 +14,9 @@ file                    what it holds
 ``options``             what verbs take, as dataclasses whose fields are options
 ``verbs``               from a function of such dataclasses to a command; from an exception to one sentence
 ``recorded``            the reading options kept beside a saved solution
+``factor``              what ``svd`` and ``pca`` do alike
 ``show``                tables on the terminal, and JSON
+``show_factor``         those of ``svd`` and ``pca``
 ======================  ================================================================================
 
 Status of a run: 0 the certificate holds; 1 it does not; 2 something the user can put right; 3 a bug; 130 interrupted;

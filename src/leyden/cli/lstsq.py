@@ -13,7 +13,7 @@ from leyden.cli.verbs import FAILED
 def lstsq(reading: Reading, problem: Problem, cluster: Cluster, output: Output, out: Out = None) -> None:
     """Solve least squares or ridge regression, and certify the answer."""
     from leyden.cli import recorded, show
-    from leyden.errors import CheckpointError, SolutionError
+    from leyden.errors import CheckpointError
     from leyden.solve.lstsq import lstsq as solve
 
     if out is not None:
@@ -23,13 +23,7 @@ def lstsq(reading: Reading, problem: Problem, cluster: Cluster, output: Output, 
     with cluster.executor(problem.memory) as executor:
         solution = solve(reading.open(), **arguments, executor=executor, progress=output.progress)
     if out is not None:
-        try:
-            solution.save(out, documents={recorded.NAME: recorded.document(out, reading)})
-        except SolutionError as error:
-            if checkpoint is None:
-                raise
-            hint = f"The work is kept in {checkpoint.folder}: make room, or name another folder, and do the same again."
-            raise SolutionError(error.what, where=error.where, hint=hint) from None
+        recorded.save(solution, out, reading, checkpoint)
     if output.json:
         show.print_json(show.solution_document(solution))
     elif output.quiet:

@@ -9,12 +9,14 @@ import typer
 from leyden.cli import plan
 from leyden.cli.demo import demo
 from leyden.cli.lstsq import lstsq
+from leyden.cli.pca import pca
 from leyden.cli.runs import runs
+from leyden.cli.svd import svd
 from leyden.cli.verbs import verb
 from leyden.cli.verify import verify
 
 app = typer.Typer(
-    help="Linear solves on data larger than memory, every answer with a certificate.",
+    help="Linear solves and factorizations on data larger than memory, every answer with a certificate.",
     epilog="Status: 0 the certificate holds, 1 it does not, 2 something to put right, 3 a bug, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
@@ -41,6 +43,8 @@ def leyden(
 
 
 app.command()(verb(lstsq))
+app.command()(verb(svd))
+app.command()(verb(pca))
 app.add_typer(plan.app, name="plan")
 app.command()(verb(verify))
 app.command()(verb(runs))

@@ -86,19 +86,10 @@ class Reading:
         return int(name) if numbered and name.isdecimal() else name
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What is solved, how well, and with what means."""
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What a run may use, and where it keeps what is done."""
 
-    ridge: Annotated[float, _option("Problem", help="λ: adds λ‖x‖² to the objective, the intercept excepted.")] = 0.0
-    intercept: Annotated[bool, _option("Problem", "--intercept/--no-intercept", help="Fit a constant as well.")] = False
-    tol: Annotated[float, _option("Problem", help="Relative backward error the certificate must reach.")] = 1e-14
-    forward_tol: Annotated[
-        float | None, _option("Problem", help="Relative forward error it must reach as well.", show_default=False)
-    ] = None
-    method: Annotated[
-        str, _option("Run", metavar="auto|gram32|gram64|tsqr|sketch", help="By default the fastest one that will do.")
-    ] = "auto"
     memory: Annotated[
         str | None, _option("Run", metavar="2GB", help="Budget; by default half of the memory that is free.")
     ] = None
@@ -124,6 +115,74 @@ class Problem:
         if self.checkpoint is not None:
             given["checkpoint"] = Checkpoint(self.checkpoint, every, keep=True)
         return given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem(Means):
+    """What is solved, how well, and with what means."""
+
+    ridge: Annotated[float, _option("Problem", help="λ: adds λ‖x‖² to the objective, the intercept excepted.")] = 0.0
+    intercept: Annotated[bool, _option("Problem", "--intercept/--no-intercept", help="Fit a constant as well.")] = False
+    tol: Annotated[float, _option("Problem", help="Relative backward error the certificate must reach.")] = 1e-14
+    forward_tol: Annotated[
+        float | None, _option("Problem", help="Relative forward error it must reach as well.", show_default=False)
+    ] = None
+    method: Annotated[
+        str, _option("Run", metavar="auto|gram32|gram64|tsqr|sketch", help="By default the fastest one that will do.")
+    ] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factored(Means):
+    """What svd and pca share."""
+
+    rank: Annotated[int, _option("Problem", "--rank", "-k", help="How many components.", show_default=False)]
+    tol: Annotated[
+        float, _option("Problem", help="What the residual of every component, relative to σ₁, must stay below.")
+    ] = 1e-6
+    method: Annotated[
+        str, _option("Run", metavar="auto|gram|outer|krylov|sketch", help="By default the fastest one that will do.")
+    ] = "auto"
+    passes: Annotated[
+        int | None,
+        _option("Run", min=1, help="The most passes over the data; with one, maybe an estimate.", show_default=False),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triplets(Factored):
+    """Singular values and vectors."""
+
+    left: Annotated[
+        Path | None,
+        _option(
+            "Output", metavar="FILE.npy", help="Write the left vectors here, in one more pass.", show_default=False
+        ),
+    ] = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        given = super().arguments
+        left = given.pop("left")
+        return {**given, "u": left if left is not None else False}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components(Factored):
+    """Principal components."""
+
+    scale: Annotated[
+        bool, _option("Problem", "--scale/--no-scale", help="Divide each column by its standard deviation.")
+    ] = False
+    scores: Annotated[
+        Path | None,
+        _option("Output", metavar="FILE.npy", help="Write the scores here, in one more pass.", show_default=False),
+    ] = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        given = super().arguments
+        return {**given, "scores": self.scores if self.scores is not None else False}
 
 
 @dataclass(frozen=True)
@@ -178,5 +237,14 @@ class Output:
 Out = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder to save the solution in.", rich_help_panel="Output", show_default=False),
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.svg|png",
+        help="Plot the spectrum with its certified enclosures.",
+        rich_help_panel="Output",
+        show_default=False,
+    ),
 ]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a saved solution.", show_default=False)]

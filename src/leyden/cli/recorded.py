@@ -9,11 +9,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leyden.cli.options import Reading
 from leyden.errors import SolutionError
 from leyden.solution import free_place
+
+if TYPE_CHECKING:
+    from leyden.engine.checkpoint import Checkpoint
+    from leyden.solution import Solution
 
 NAME = "data"
 FORMAT = 1
@@ -26,6 +30,17 @@ def check_free(folder: Path) -> None:
     parent = next(parent for parent in free_place(folder).parents if parent.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise SolutionError("nothing can be written here", where=str(parent), hint="Name another folder.")
+
+
+def save(solution: Solution, folder: Path, reading: Reading, checkpoint: Checkpoint | None) -> None:
+    """Save a solution with the options its data was read with; what goes wrong says that a checkpoint has the work."""
+    try:
+        solution.save(folder, documents={NAME: document(folder, reading)})
+    except SolutionError as error:
+        if checkpoint is None:
+            raise
+        hint = f"The work is kept in {checkpoint.folder}: make room, or name another folder, and do the same again."
+        raise SolutionError(error.what, where=error.where, hint=hint) from None
 
 
 def document(folder: Path, reading: Reading) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from leyden.engine.budget import format_bytes
 if TYPE_CHECKING:
     from leyden.certificate import Certificate
     from leyden.rows import Rows
+    from leyden.solution import Solution
     from leyden.solve.least_squares import LeastSquares
 
 #: Coefficients shown; the rest is in the saved solution and in JSON.
@@ -87,6 +88,12 @@ def print_solution(solution: LeastSquares, out: Path | None = None) -> None:
         where = f'leyden.load("{out}").x' if out else "--json, or in a folder with --out"
         to.print(f"  and {hidden:,} smaller ones: {escape(where)}", style="dim")
     to.print(f"  {_fit(solution)}")
+    print_evidence(solution, out)
+
+
+def print_evidence(solution: Solution, out: Path | None = None) -> None:
+    """Certificate, passes and verdict, and where it was saved."""
+    to = console()
     to.print(certificate_table(solution.certificate))
     to.print(pass_table(solution))
     to.print(
@@ -150,7 +157,7 @@ def coefficient_table(solution: LeastSquares, rows: int = MAX_COEFFICIENTS) -> T
 
 def _estimates(x: Any, error: Any) -> list[str]:
     pairs = zip(x[:MAX_TARGETS], error[:MAX_TARGETS], strict=True)
-    return [text for value, bound in pairs for text in (f"{value:.10g}", _amount(bound))]
+    return [text for value, bound in pairs for text in (f"{value:.10g}", amount(bound))]
 
 
 def effects(solution: LeastSquares) -> Any:
@@ -182,7 +189,7 @@ def certificate_table(certificate: Certificate) -> Table:
         grade = f"{bound.grade} ({bound.confidence:g})" if bound.grade == "probabilistic" else bound.grade
         table.add_row(
             bound.name,
-            _amount(bound.value),
+            amount(bound.value),
             "" if bound.tolerance is None else f"{bound.tolerance:.0e}",
             grade,
             Text(bound.meaning),
@@ -191,7 +198,7 @@ def certificate_table(certificate: Certificate) -> Table:
     return table
 
 
-def pass_table(solution: LeastSquares) -> Table:
+def pass_table(solution: Solution) -> Table:
     """What each pass was predicted to take and what it took."""
     table = plain_table()
     table.add_column("pass")
@@ -220,5 +227,6 @@ def plain_table() -> Table:
     return Table(box=None, padding=(0, 2, 0, 2), header_style="bold", pad_edge=True)
 
 
-def _amount(value: float) -> str:
+def amount(value: float) -> str:
+    """A bound, to two digits."""
     return "unknown" if math.isnan(value) else "no bound" if math.isinf(value) else f"{value:.1e}"

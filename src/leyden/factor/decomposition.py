@@ -129,9 +129,13 @@ class SVD(Solution):
         """Singular values below this cannot be told from zero."""
         return 1e-13 * self.frobenius_norm
 
+    def project(self, rows: Any) -> Rows:
+        """``A V`` of these rows, as rows (m, k) that are computed when they are read."""
+        return open_rows(rows).map(self._project(np.ones(self.rank), "score"))
+
     def transform(self, rows: Any) -> np.ndarray:
         """``A V`` of these rows, (m, k), in memory: rows of the matrix in the basis of the right vectors."""
-        return _collected(open_rows(rows).map(self._project(np.ones(self.rank), "score")))
+        return _collected(self.project(rows))
 
     def write_left(self, engine: Engine, rows: Rows, path: str | os.PathLike | None) -> None:
         """Compute the left vectors of the data (the scores, of principal components) into :attr:`U`."""

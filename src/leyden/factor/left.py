@@ -54,6 +54,7 @@ class Project(RowMap):
             np.matmul(data - self.frame.shift, scaled, out=out)
         else:
             out[:] = data @ scaled
+            out -= self.frame.shift @ scaled
         out -= self.mean @ self.w
         return block.with_data(out)
 

@@ -221,6 +221,8 @@ def _plan(
         )
     if centre and n < 2:
         raise DataError("one row has no variance", where=rows.source, hint="Give at least two.")
+    if isinstance(left, str | os.PathLike) and any(_same_file(left, path) for path in rows.files):
+        raise OptionError("the data would be written over", where=str(left), hint="Name another file.")
     options = Options(
         rank=int(rank),
         centre=centre,
@@ -258,6 +260,13 @@ def _plan(
         if passes == 1 and chosen.method not in ("gram", "sketch"):
             chosen = choose(rows, options, frame, "sketch", rate, density)
     return replace(chosen, _run=lambda plan: _run(plan, rows, options, frame, identity, passes or MAX_PASSES, left))
+
+
+def _same_file(path: str | os.PathLike, other: str) -> bool:
+    try:
+        return os.path.samefile(os.path.expanduser(path), other)
+    except OSError:  # one of them is not there, or not here
+        return False
 
 
 def _density(rows: Rows) -> float:

@@ -1,0 +1,6 @@
+"""Thin scikit-learn faces: parameters and attributes that its users know, over the engine and its certificates."""
+
+from leyden.estimators.pca import PCA
+from leyden.estimators.truncated_svd import TruncatedSVD
+
+__all__ = ["PCA", "TruncatedSVD"]
