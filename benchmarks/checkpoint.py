@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from harness import compare
-from out_of_core import FOLDER, cold_rows, prepare, warm_up
+from out_of_core import FOLDER, prepare, rows, warm_up
 
 REPEATS = 5
 
@@ -39,7 +39,7 @@ def measure(configuration: str) -> dict:
 
     every = {"every second": 1.0, "every minute (default)": 60.0}[configuration]
     warm_up()
-    rows = cold_rows()
+    rows = rows()
     inside: list[float] = []
     for owner, name in [
         (lstsq, "fingerprint"),

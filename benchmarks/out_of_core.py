@@ -1,8 +1,6 @@
 """An 8 GB .npy (40,000,000 × 50 float32) solved under a budget of 1 GB, beside dask.array.linalg.lstsq.
 
-The machine has more memory than the file is long, so pages are dropped from the page cache as they are read, in the
-plain read that sets the pace as well as in the solve: every pass comes from the disk. The peak of the resident set is
-that of the whole process.
+Every pass comes from the disk (``cold.py``). The peak of the resident set is that of the whole process.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cold import cold_file, cold_rows, plain_read
 from harness import compare, peak_rss, summary
 
 ROWS, COLUMNS, REPEATS = 40_000_000, 50, 5
@@ -39,42 +38,9 @@ def prepare() -> None:
     os.sync()
 
 
-def _forget(fd: int, offset: int = 0, length: int = 0) -> None:
-    os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
-
-
-def _cold_file() -> int:
-    """The file opened, with none of it in the page cache."""
-    fd = os.open(FOLDER / "a.npy", os.O_RDONLY)
-    _forget(fd)
-    return fd
-
-
-def _plain_read() -> float:
-    """Bytes a second of reading the file once from the disk, straight into one buffer."""
-    fd = _cold_file()
-    buffer, done = np.empty(2**24, np.uint8), 0
-    began = time.perf_counter()
-    while count := os.preadv(fd, [buffer], done):
-        _forget(fd, done, count)
-        done += count
-    os.close(fd)
-    return done / (time.perf_counter() - began)
-
-
-def cold_rows():
-    """The rows of the file, whose pages are dropped from the page cache as they are read."""
-    from leyden.rows.npy import NpyRows
-
-    file = _cold_file()
-
-    class Cold(NpyRows):
-        def read(self, start, stop, buffer=None):
-            block = super().read(start, stop, buffer)
-            _forget(file, 128 + start * 4 * COLUMNS, (stop - start) * 4 * COLUMNS)
-            return block
-
-    return Cold(FOLDER / "a.npy", target=np.load(FOLDER / "b.npy"))
+def rows():
+    """The rows of the file, cold."""
+    return cold_rows(FOLDER / "a.npy", target=np.load(FOLDER / "b.npy"))
 
 
 def warm_up() -> None:
@@ -88,13 +54,13 @@ def _leyden(memory: str) -> dict:
     import leyden as ly
 
     warm_up()
-    rows = cold_rows()
+    data = rows()
     runs, rates, methods, fractions = [], [], [], defaultdict(list)
     for _ in range(REPEATS):
-        rate = _plain_read()
+        rate = plain_read(FOLDER / "a.npy")
         rates.append(rate)
         began = time.perf_counter()
-        solution = ly.lstsq(rows, memory=memory)
+        solution = ly.lstsq(data, memory=memory)
         runs.append(time.perf_counter() - began)
         methods.append(solution.plan.method)
         for p in solution.trace.passes:
@@ -120,7 +86,7 @@ def _dask() -> dict:
 
     runs = []
     for _ in range(REPEATS):
-        os.close(_cold_file())
+        os.close(cold_file(FOLDER / "a.npy"))
         a = da.from_array(np.load(FOLDER / "a.npy", mmap_mode="r"), chunks=(250_000, COLUMNS))
         b = da.from_array(np.load(FOLDER / "b.npy"), chunks=250_000)
         began = time.perf_counter()

@@ -309,5 +309,5 @@ def test_a_solution_can_be_pickled_and_does_not_keep_the_data():
         pickled = pickle.dumps(solution)
         assert len(pickled) < a.nbytes / 50
         assert pickle.loads(pickled).plan == solution.plan
-        with pytest.raises(RuntimeError, match="no data to run on"):
+        with pytest.raises(ly.OptionError, match="no data to run on"):
             solution.plan.run()

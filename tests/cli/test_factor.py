@@ -48,7 +48,7 @@ WRONG = [
         "pca m.npy --rank 2 --scale --passes 1 --method sketch",
         "scaled columns take two passes at least. Give --passes 2",
     ),
-    ("svd m.npy --rank 2 --memory 100", "m.npy: "),
+    ("svd m.npy --rank 2 --memory 100", "a budget of 100 B is too small for gram"),
     ("svd m.npy --rank 2 --plot s.pdf", "s.pdf: a plot is written as .svg or .png"),
     ("svd m.npy --rank 2 --plot gone/s.svg", "gone: there is no such folder"),
     ("pca m.npy --rank 2 --plot folder", "folder: a plot is written as .svg or .png"),
