@@ -39,7 +39,7 @@ def measure(configuration: str) -> dict:
 
     every = {"every second": 1.0, "every minute (default)": 60.0}[configuration]
     warm_up()
-    rows = rows()
+    data = rows()
     inside: list[float] = []
     for owner, name in [
         (lstsq, "fingerprint"),
@@ -54,7 +54,7 @@ def measure(configuration: str) -> dict:
             folder = Path(tempfile.mkdtemp(prefix="leyden-benchmark-", dir=FOLDER))
             began = time.perf_counter()
             checkpoint = Checkpoint(folder / "run", interval=every) if kept else None
-            solution = ly.lstsq(rows, memory="1GB", method="gram64", checkpoint=checkpoint)
+            solution = ly.lstsq(data, memory="1GB", method="gram64", checkpoint=checkpoint)
             seconds[kept].append(time.perf_counter() - began)
             if kept:
                 shares.append(sum(inside) / seconds[True][-1])

@@ -15,9 +15,6 @@ COMPILED_FROM = "19d61802460e4a82"
 #: Entries of a vector, and vectors of a row that are worked on at once: their sums stay in registers.
 LANES, AT_ONCE = 8, 6
 
-#: Entries ahead whose rows of W are fetched into the cache; those of S are while W is being multiplied.
-AHEAD = 8
-
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def pack_moments(a, shift, scale, out, moments):
@@ -35,18 +32,13 @@ def _row_kernel(vectors: int, *, transposed: bool):
     """An intrinsic for ``vectors`` vectors of a row: a gather from rows of W, or a scatter to rows of S."""
 
     @intrinsic
-    def kernel(_context, data, indices, scale, first, last, matrix, y, i, j, other, end):
-        signature = types.void(
-            data, indices, scale, types.intp, types.intp, matrix, y, types.intp, types.intp, other, types.intp
-        )
+    def kernel(_context, data, indices, scale, first, last, matrix, y, i, j):
+        signature = types.void(data, indices, scale, types.intp, types.intp, matrix, y, types.intp, types.intp)
 
         def generate(context, builder, _sig, args):
             double = ir.DoubleType()
             vector = ir.VectorType(double, LANES)
             fused = function(builder, f"llvm.fma.v{LANES}f64", vector, [vector] * 3)
-            byte = ir.IntType(8).as_pointer()
-            flag = ir.IntType(32)
-            prefetch = function(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, flag, flag, flag])
             values, columns, factors = (
                 context.make_array(kind)(context, builder, value).data
                 for kind, value in zip((data, indices, scale), args[:3], strict=True)
@@ -59,30 +51,15 @@ def _row_kernel(vectors: int, *, transposed: bool):
                     for u in range(vectors)
                 ]
 
-            def column(e):
-                c = builder.load(builder.gep(columns, [e]))
-                return builder.sext(c, INT) if c.type != INT else c
-
-            def line(kind, array, c):
-                return builder.gep(row_pointer(builder, context, kind, array, c, double), [args[8]])
-
-            def fetch(start, write):
-                for place in places(start):
-                    builder.call(prefetch, [builder.bitcast(place, byte), flag(write), flag(3), flag(1)])
-
             held = [cgutils.alloca_once(builder, vector) for _ in range(vectors)]
             for slot, place in zip(held, places(row), strict=True):
                 builder.store(
                     builder.load(place, align=8) if transposed else ir.Constant(vector, [0.0] * LANES), slot
                 )  # fmt: skip
             with cgutils.for_range_slice(builder, args[3], args[4], ir.Constant(INT, 1), intp=INT) as (e, _):
-                c = column(e)
-                start = line(matrix, args[5], c)
-                if not transposed:
-                    ahead = builder.add(e, ir.Constant(INT, AHEAD))
-                    with builder.if_then(builder.icmp_signed("<", ahead, args[10])):
-                        fetch(line(matrix, args[5], column(ahead)), 0)
-                    fetch(line(other, args[9], c), 1)
+                c = builder.load(builder.gep(columns, [e]))
+                c = builder.sext(c, INT) if c.type != INT else c
+                start = builder.gep(row_pointer(builder, context, matrix, args[5], c, double), [args[8]])
                 value = builder.load(builder.gep(values, [e]))
                 if value.type != double:
                     value = builder.fpext(value, double)
@@ -123,10 +100,10 @@ def image_sparse(data, indices, indptr, scale, w, y, s, moments):
             moments[0, indices[e]] += v
             moments[1, indices[e]] += v * v
         for j in range(0, wide, LANES * AT_ONCE):
-            _gather(data, indices, scale, first, last, w, y, i, j, s, indptr[-1])
+            _gather(data, indices, scale, first, last, w, y, i, j)
         for j in range(wide, width, LANES):
-            _gather_one(data, indices, scale, first, last, w, y, i, j, s, indptr[-1])
+            _gather_one(data, indices, scale, first, last, w, y, i, j)
         for j in range(0, wide, LANES * AT_ONCE):
-            _scatter(data, indices, scale, first, last, s, y, i, j, w, last)
+            _scatter(data, indices, scale, first, last, s, y, i, j)
         for j in range(wide, width, LANES):
-            _scatter_one(data, indices, scale, first, last, s, y, i, j, w, last)
+            _scatter_one(data, indices, scale, first, last, s, y, i, j)

@@ -12,6 +12,7 @@ from leyden.engine.reduction import Reduction, Scratch
 from leyden.factor import _kernels
 from leyden.factor.frame import Frame, bare
 from leyden.rows.base import Block
+from leyden.rows.sparse import csr_rows
 from leyden.solve.reductions import Gram, Sum, U, gamma
 
 
@@ -121,15 +122,25 @@ class BlockImage(Reduction[ImageState, Image]):
     dtype : float32 or float64
         Of the products of dense tiles; they are added in float64. Sparse rows are multiplied in float64.
     sparse : bool
+    graded : bool
+        Whether to measure ``(B W)ᵀ(B W)`` itself, which tells small singular values more of their digits than ``WᵀS``.
     remainder : bool
         Whether to measure ``‖B − B W Wᵀ‖_F`` row by row, which no cancellation spoils, for half as much work again.
     """
 
     def __init__(
-        self, frame: Frame, w: np.ndarray, n: int, dtype: Any = np.float64, *, sparse: bool, remainder: bool = False
+        self,
+        frame: Frame,
+        w: np.ndarray,
+        n: int,
+        dtype: Any = np.float64,
+        *,
+        sparse: bool,
+        graded: bool = True,
+        remainder: bool = False,
     ):
         self.frame, self.n, self.dtype = frame, n, np.dtype(np.float64 if sparse else dtype)
-        self.sparse, self.remainder = sparse, remainder and not sparse and not frame.centre
+        self.graded, self.sparse, self.remainder = graded, sparse, remainder and not sparse and not frame.centre
         d, self.width = w.shape
         self.w = np.ascontiguousarray(w, dtype=self.dtype)
         if sparse and self.width % _kernels.LANES:
@@ -156,13 +167,14 @@ class BlockImage(Reduction[ImageState, Image]):
 
     def update(self, state: ImageState, block: Block) -> ImageState:
         data: Any = bare(block).data
-        fold = self._dense if isinstance(data, np.ndarray) else self._sparse
+        fold = self._sparse if self.sparse else self._dense
         with np.errstate(over="ignore", invalid="ignore"):
             for first in range(0, block.rows, self.tile_rows):
-                fold(state, data[first : first + self.tile_rows])
+                stop = min(first + self.tile_rows, block.rows)
+                fold(state, csr_rows(data, first, stop) if self.sparse else data[first:stop])
         return state
 
-    def _dense(self, state: ImageState, tile: np.ndarray) -> None:
+    def _dense(self, state: ImageState, tile: Any) -> None:
         (m, d), width, scratch = tile.shape, self.w.shape[1], self._scratch
         packed = scratch.array("tile", (self.tile_rows, d), self.dtype)[:m]
         moments = scratch.array("moments", (2, d))
@@ -191,8 +203,10 @@ class BlockImage(Reduction[ImageState, Image]):
 
     def _add(self, state: ImageState, y: np.ndarray) -> None:
         width = self.w.shape[1]
-        state.m += np.matmul(y.T, y, out=self._scratch.array("m", (width, width), self.dtype))
-        state.y += y.sum(axis=0, dtype=np.float64)
+        if self.graded:
+            state.m += np.matmul(y.T, y, out=self._scratch.array("m", (width, width), self.dtype))
+        if self.frame.centre:
+            state.y += y.sum(axis=0, dtype=np.float64)
         state.tile = max(state.tile, len(y))
 
     def merge(self, a: ImageState, b: ImageState) -> ImageState:
@@ -218,6 +232,9 @@ class BlockImage(Reduction[ImageState, Image]):
             m = m - np.outer(y, y / self.n)
             squares = np.maximum(squares - sums**2 / self.n, 0.0)
             sum_unit += 4 * U + 2 * gamma(state.additions + state.tile + 8)
+        if not self.graded:
+            m = self.w[:, :l].T @ s
+            row_unit += sum_unit + gamma(len(s))
         return Image(
             np.ascontiguousarray(s),
             (m + m.T) / 2,
@@ -228,4 +245,5 @@ class BlockImage(Reduction[ImageState, Image]):
             state.left if self.remainder else None,
             row_unit,
             sum_unit,
+            self.graded,
         )

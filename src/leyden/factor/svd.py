@@ -314,9 +314,10 @@ class _Run:
 
     # ------------------------------------------------------------ passes
 
-    def image(self, w: np.ndarray, label: str, *, remainder: bool = False) -> Image:
+    def image(self, w: np.ndarray, label: str, *, graded: bool = True, remainder: bool = False) -> Image:
         """The image of W, measured in one pass."""
-        reduction = BlockImage(self.frame, w, self.n, sparse=self.rows.is_sparse, remainder=remainder)
+        sparse = self.rows.is_sparse
+        reduction = BlockImage(self.frame, w, self.n, sparse=sparse, graded=graded, remainder=remainder)
         image: Image
         (image,) = self.engine.sweep(self.rows, [reduction], label)
         if not (np.isfinite(image.s).all() and np.isfinite(image.raw)):
@@ -435,7 +436,7 @@ class _Run:
         goal = 0.9
         ceilings: list[Ceiling] = []
         for number in range(1, self.passes):
-            image = self.image(space.block, "block Lanczos")
+            image = self.image(space.block, "block Lanczos", graded=False)
             space.add(image.s)
             pairs = space.pairs(self.width)
             far = pairs.unconverged(k, options.tol)
