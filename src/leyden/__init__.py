@@ -29,6 +29,8 @@ _HOME = {
     "svd": "leyden.factor.svd",
     "pca": "leyden.factor.svd",
     "SVD": "leyden.factor.decomposition",
+    "qr": "leyden.factor.qr",
+    "QR": "leyden.factor.triangular",
     "load": "leyden.solution",
     "verify": "leyden.solution",
     "Solution": "leyden.solution",
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
         OptionError,
         SolutionError,
     )
+    from leyden.factor.qr import qr
+    from leyden.factor.triangular import QR
     from leyden.plan import Plan
     from leyden.rows import Block, Intercept, Rows, Scale, SelectColumns, generated, open
     from leyden.solution import Solution, load, verify

@@ -248,3 +248,10 @@ def pca(*args: Any, **options: Any) -> Plan:
     from leyden.factor.svd import plan_pca
 
     return plan_pca(*args, **options)
+
+
+def qr(*args: Any, **options: Any) -> Plan:
+    """How :func:`leyden.qr` would factor the rows; takes the same arguments, runs nothing."""
+    from leyden.factor.qr import plan_qr
+
+    return plan_qr(*args, **options)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from leyden.engine.reduction import Reduction, Scratch
-from leyden.errors import DataError, SolutionError
+from leyden.errors import DataError, OptionError, SolutionError
 from leyden.factor.frame import Frame, bare
 from leyden.rows import Rows
 from leyden.rows.base import Block, RowMap
@@ -135,6 +137,40 @@ class Write(Reduction[Sum, np.ndarray]):
 
     def finish(self, state: Sum) -> np.ndarray:
         return state.matrix
+
+
+def check_target(path: str | os.PathLike, rows: Rows) -> None:
+    """Refuse a path that rows cannot be written to, or that the data is read from, before the work is done.
+
+    Raises
+    ------
+    OptionError
+    """
+    target = Path(os.path.expanduser(path))
+    if target.suffix != ".npy":
+        raise OptionError("rows are written to a .npy file", where=str(path), hint="Name it so.")
+    if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)) or target.is_dir():
+        raise OptionError("this file cannot be written", where=str(path), hint="Name another one.")
+    for other in rows.files:
+        with suppress(OSError):  # one of them is not there, or not here
+            if target.samefile(other):
+                raise OptionError("the data would be written over", where=str(path), hint="Name another file.")
+
+
+@contextmanager
+def writing(path: str | os.PathLike, shape: tuple[int, int]) -> Iterator[Place]:
+    """A context in which rows are written to a ``.npy`` file, which is there when they all are, and not before."""
+    partial = created(path, shape)
+    try:
+        yield Place(None, str(partial))
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        partial.replace(Path(os.path.expanduser(path)))
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def created(path: str | os.PathLike, shape: tuple[int, int]) -> Path:
