@@ -9,6 +9,7 @@ import typer
 from leyden.cli import plan
 from leyden.cli.demo import demo
 from leyden.cli.lstsq import lstsq
+from leyden.cli.qr import qr
 from leyden.cli.runs import runs
 from leyden.cli.verbs import verb
 from leyden.cli.verify import verify
@@ -41,6 +42,7 @@ def leyden(
 
 
 app.command()(verb(lstsq))
+app.command()(verb(qr))
 app.add_typer(plan.app, name="plan")
 app.command()(verb(verify))
 app.command()(verb(runs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from leyden.cli import qr
 from leyden.cli.options import Output, Problem, Reading
 from leyden.cli.verbs import verb
 
@@ -23,3 +24,4 @@ def lstsq(reading: Reading, problem: Problem, output: Output) -> None:
 
 
 app.command()(verb(lstsq))
+app.command("qr")(verb(qr.plan))

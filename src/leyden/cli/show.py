@@ -23,6 +23,7 @@ from leyden.engine.budget import format_bytes
 if TYPE_CHECKING:
     from leyden.certificate import Certificate
     from leyden.rows import Rows
+    from leyden.solution import Solution
     from leyden.solve.least_squares import LeastSquares
 
 #: Coefficients shown; the rest is in the saved solution and in JSON.
@@ -191,7 +192,7 @@ def certificate_table(certificate: Certificate) -> Table:
     return table
 
 
-def pass_table(solution: LeastSquares) -> Table:
+def pass_table(solution: Solution) -> Table:
     """What each pass was predicted to take and what it took."""
     table = plain_table()
     table.add_column("pass")

@@ -321,9 +321,8 @@ def _passes(
     square = float(n) * d**2
     entries = float(n) * d
     pack = entries / (2 * rates.gradient)
-    # Substitution runs at a fifth of the rate of products; splitting passes over each entry a few times.
-    certificate = 10 * square / rates.gram64 + 5 * square / rates.gram64 + 4 * pack
-    more = 0.0 if options.q is False else 2 * square
+    # Substitution runs at a sixth of the rate of products; the entries are split, compared and moved a dozen times.
+    certificate = 28 * square / rates.gram64 + 12 * entries / rates.gradient
     if name == "gram32":
         first = one("Gram matrix (float32)", 2 * square, 2 * square / rates.gram32 + pack)
     elif name == "gram64" and rows.is_sparse:
@@ -337,7 +336,7 @@ def _passes(
         first = one("sketch", 16 * entries, 16 * entries / rates.gradient / 4 + pack)
     passes = [first, one("A R⁻¹, certificate", 10 * square, certificate)]
     if options.q is not False:
-        passes.append(one("Q", 12 * square, certificate + more / rates.gram64))
+        passes.append(one("Q", 12 * square, certificate + 2 * square / rates.gram64 + 4 * entries / rates.gradient))
     return passes
 
 
