@@ -11,9 +11,10 @@ This is CholeskyQR2 (Y. Yamamoto, Y. Nakatsukasa, Y. Yanagisawa, T. Fukaya, "Rou
 algorithm", ETNA 44, 2015), or with a sketch randomized CholeskyQR (A. Higgins, D. Szyld, E. Boman, I. Yamazaki, 2023).
 
 Sums of float64 products over many rows carry worst-case bounds far above the errors they have. M and E are computed
-to some twenty digits instead, at the speed of BLAS: each factor is split into a high part of few bits, of which products
-and their sums are exact in float64, and a rest (K. Ozaki, T. Ogita, S. Oishi, S. M. Rump, "Error-free transformations
-of matrix multiplication", Numer. Algorithms 59, 2012). So the bounds are rigorous *and* near the unit roundoff.
+to some twenty digits instead, at the speed of BLAS: each factor is split into a high part of few bits, of which
+products and their sums are exact in float64, and a rest (K. Ozaki, T. Ogita, S. Oishi, S. M. Rump, "Error-free
+transformations of matrix multiplication", Numer. Algorithms 59, 2012). So the bounds are rigorous *and* near the unit
+roundoff.
 """
 
 from __future__ import annotations
