@@ -1,6 +1,6 @@
 """QR of 1,000,000 × 100 float64: Leyden beside NumPy, SciPy and dask.array.linalg.tsqr.
 
-Accuracy first: the distance of every Q from orthonormal and its residual are measured, in float64 sums over short tiles.
+Accuracy first: the distance of every Q from orthonormal, and its residual, are measured in sums over short tiles.
 """
 
 from __future__ import annotations
