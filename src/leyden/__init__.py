@@ -32,6 +32,8 @@ _HOME = {
     "PrincipalComponents": "leyden.factor.decomposition",
     "PCA": "leyden.estimators",
     "TruncatedSVD": "leyden.estimators",
+    "qr": "leyden.factor.qr",
+    "QR": "leyden.factor.triangular",
     "load": "leyden.solution",
     "verify": "leyden.solution",
     "Solution": "leyden.solution",
@@ -69,7 +71,9 @@ if TYPE_CHECKING:
     )
     from leyden.estimators import PCA, TruncatedSVD
     from leyden.factor.decomposition import SVD, PrincipalComponents
+    from leyden.factor.qr import qr
     from leyden.factor.svd import pca, svd
+    from leyden.factor.triangular import QR
     from leyden.plan import Plan
     from leyden.rows import Block, Intercept, Rows, Scale, SelectColumns, generated, open
     from leyden.solution import Solution, load, verify

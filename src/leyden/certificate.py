@@ -96,6 +96,11 @@ class Certificate:
         """Bound on the relative distance of the objective to its minimum (ridge only)."""
         return self._value("duality_gap")
 
+    @property
+    def orthogonality(self) -> float | None:
+        """Bound on the distance of ``QᵀQ`` from the identity (QR factorizations)."""
+        return self._value("orthogonality")
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; infinities become None."""
         bounds = {name: asdict(bound) for name, bound in self.bounds.items()}

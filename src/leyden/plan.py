@@ -276,3 +276,10 @@ def pca(*args: Any, **options: Any) -> Plan:
     from leyden.factor.svd import pca
 
     return pca.plan(*args, **options)
+
+
+def qr(*args: Any, **options: Any) -> Plan:
+    """How :func:`leyden.qr` would factor the rows; takes the same arguments, runs nothing."""
+    from leyden.factor.qr import qr
+
+    return qr.plan(*args, **options)

@@ -25,6 +25,7 @@ _KINDS = {
     "lstsq": "leyden.solve.least_squares:LeastSquares",
     "svd": "leyden.factor.decomposition:SVD",
     "pca": "leyden.factor.decomposition:PrincipalComponents",
+    "qr": "leyden.factor.triangular:QR",
 }
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import pickle
 import pkgutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +19,20 @@ from hypothesis import strategies as st
 import leyden
 from leyden.engine.reduction import Reduction, digest
 from leyden.engine.tree import MergeTree
+from leyden.factor.frame import Frame
+from leyden.factor.left import Place, Project, Write
+from leyden.factor.orthogonal import Basis, FactorGram
+from leyden.factor.reductions import BlockImage, FrameGram
 from leyden.rows import open as open_rows
 from leyden.solve.coordinates import probe
 from leyden.solve.reductions import TSQR, Gradient, Gram, PlainGradient, ProductGram, SparseSignSketch
 
 D = 3
+
+#: Where rows are written to that are of no other interest: longer than any of the problems.
+FOLDER = tempfile.TemporaryDirectory()
+PLACE = str(Path(FOLDER.name) / "rows.npy")
+np.save(PLACE, np.zeros((60, 2)))
 
 
 def coordinates(rows):
@@ -30,6 +41,24 @@ def coordinates(rows):
 
 def answer(seed):
     return np.random.default_rng(seed).standard_normal((D, 1)), np.ones(1)
+
+
+def frame(seed):
+    rng = np.random.default_rng(seed)
+    return Frame(rng.standard_normal(D), np.exp2(rng.integers(-2, 3, D)), 1.0, bool(seed % 2))
+
+
+def project(seed):
+    return Project(frame(seed), np.zeros(D), np.random.default_rng(seed).standard_normal((D, 2)))
+
+
+def upper(seed):
+    return np.triu(np.random.default_rng(seed).standard_normal((D, D)), 1) + np.eye(D)
+
+
+def block_image(rows, seed):
+    w = np.random.default_rng(seed).standard_normal((D, 2))
+    return BlockImage(frame(seed), w, rows.shape[0], sparse=False, remainder=True)
 
 
 CASES = {
@@ -41,6 +70,10 @@ CASES = {
     ProductGram: lambda rows, seed: ProductGram(
         coordinates(rows), np.random.default_rng(seed).standard_normal((D + 1, D + 1)), exact=bool(seed % 2)
     ),
+    FrameGram: lambda rows, seed: FrameGram(frame(seed), np.float64, 16),
+    BlockImage: block_image,
+    Write: lambda rows, seed: Write(project(seed), Place(None, PLACE)),
+    FactorGram: lambda rows, seed: FactorGram(Basis(np.ones(D), upper(seed)), np.ones(D), upper(seed)),
 }
 
 
@@ -86,6 +119,7 @@ def fold(reduction, rows, start, stop):
 def numbers(result):
     """What a result is, with what does not depend on how it was summed: R is unique up to the signs of its rows."""
     values = vars(result) if hasattr(result, "__dict__") else {"result": result}
+    values = {name: value for name, value in values.items() if value is not None}
     return {name: np.abs(value) for name, value in values.items() if not name.endswith(("unit", "rounding", "lo"))}
 
 

@@ -10,6 +10,7 @@ from leyden.cli import plan
 from leyden.cli.demo import demo
 from leyden.cli.lstsq import lstsq
 from leyden.cli.pca import pca
+from leyden.cli.qr import qr
 from leyden.cli.runs import runs
 from leyden.cli.svd import svd
 from leyden.cli.verbs import verb
@@ -45,6 +46,7 @@ def leyden(
 app.command()(verb(lstsq))
 app.command()(verb(svd))
 app.command()(verb(pca))
+app.command()(verb(qr))
 app.add_typer(plan.app, name="plan")
 app.command()(verb(verify))
 app.command()(verb(runs))

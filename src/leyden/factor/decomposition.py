@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from leyden.errors import OptionError
 from leyden.factor.choose import Options
 from leyden.factor.enclosure import Ceiling, Enclosure, Ritz, enclose, rayleigh_ritz
 from leyden.factor.frame import Frame
-from leyden.factor.left import Place, Project, Write, created
+from leyden.factor.left import Place, Project, Write, writing
 from leyden.factor.reductions import BlockImage
 from leyden.plan import Plan
 from leyden.rows import Rows
@@ -151,17 +150,8 @@ class SVD(Solution):
             place = Place(self.U, None)
             (gram,) = runs.sweep(rows, [Write(project, place)], "left vectors")
         else:
-            partial = created(path, (n, k))
-            try:
-                (gram,) = runs.sweep(rows, [Write(project, Place(None, str(partial)))], "left vectors")
-                descriptor = os.open(partial, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-                partial.replace(Path(os.path.expanduser(path)))
-            finally:
-                partial.unlink(missing_ok=True)
+            with writing(path, (n, k)) as place:
+                (gram,) = runs.sweep(rows, [Write(project, place)], "left vectors")
             self.U = open_rows(os.path.expanduser(path))
         if self.kind == "svd":
             alive = factors > 0

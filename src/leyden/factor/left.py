@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from leyden.engine.reduction import Reduction, Scratch
-from leyden.errors import DataError, SolutionError
+from leyden.errors import DataError, OptionError, SolutionError
 from leyden.factor.frame import Frame, bare
 from leyden.rows import Rows
 from leyden.rows.base import Block, RowMap
+from leyden.rows.stored import StoredArray
 from leyden.solve.reductions import Sum
 
 
@@ -69,12 +72,16 @@ class Project(RowMap):
 
 
 class Place:
-    """Where rows are written: an array in memory, or the ``.npy`` file of a path. It is no part of what is computed."""
+    """Where rows are written: an array in memory, or the ``.npy`` file of a path. It is no part of what is computed.
 
-    __slots__ = ("_lock", "array", "path")
+    The file is written and not mapped: its pages would count as memory of the process.
+    """
+
+    __slots__ = ("_fd", "_lock", "_offset", "array", "path")
 
     def __init__(self, array: np.ndarray | None, path: str | None):
         self.array, self.path, self._lock = array, path, threading.Lock()
+        self._fd, self._offset = -1, 0
 
     def __repr__(self) -> str:
         return f"Place({self.path!r})"
@@ -82,13 +89,27 @@ class Place:
     def __reduce__(self) -> Any:
         return Place, (None, self.path)
 
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
     def write(self, start: int, rows: np.ndarray) -> None:
         """Put rows where they belong."""
-        if self.array is None:
-            with self._lock:
-                if self.array is None:
-                    self.array = np.load(self.path, mmap_mode="r+")  # type: ignore[arg-type]
-        self.array[start : start + len(rows)] = rows
+        if self.array is not None:
+            self.array[start : start + len(rows)] = rows
+            return
+        assert self.path is not None
+        with self._lock:
+            if self._fd < 0:
+                self._offset = StoredArray(self.path).offset
+                self._fd = os.open(self.path, os.O_WRONLY)
+        data: Any = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
+        done = 0
+        try:
+            while done < len(data):
+                done += os.pwrite(self._fd, data[done:], self._offset + start * len(data) // len(rows) + done)
+        except OSError as error:
+            raise SolutionError(f"the file cannot be written ({error.strerror})", where=self.path) from None
 
 
 class Write(Reduction[Sum, np.ndarray]):
@@ -136,6 +157,40 @@ class Write(Reduction[Sum, np.ndarray]):
 
     def finish(self, state: Sum) -> np.ndarray:
         return state.matrix
+
+
+def check_target(path: str | os.PathLike, rows: Rows) -> None:
+    """Refuse a path that rows cannot be written to, or that the data is read from, before the work is done.
+
+    Raises
+    ------
+    OptionError
+    """
+    target = Path(os.path.expanduser(path))
+    if target.suffix != ".npy":
+        raise OptionError("rows are written to a .npy file", where=str(path), hint="Name it so.")
+    if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)) or target.is_dir():
+        raise OptionError("this file cannot be written", where=str(path), hint="Name another one.")
+    for other in rows.files:
+        with suppress(OSError):  # one of them is not there, or not here
+            if target.samefile(other):
+                raise OptionError("the data would be written over", where=str(path), hint="Name another file.")
+
+
+@contextmanager
+def writing(path: str | os.PathLike, shape: tuple[int, int]) -> Iterator[Place]:
+    """A context in which rows are written to a ``.npy`` file, which is there when they all are, and not before."""
+    partial = created(path, shape)
+    try:
+        yield Place(None, str(partial))
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        partial.replace(Path(os.path.expanduser(path)))
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def created(path: str | os.PathLike, shape: tuple[int, int]) -> Path:

@@ -49,6 +49,7 @@ from leyden.factor.enclosure import (
 )
 from leyden.factor.frame import Frame, bare, look
 from leyden.factor.krylov import KrylovSpace, gaussian, orthonormal
+from leyden.factor.left import check_target
 from leyden.factor.reductions import BlockImage, FrameGram, Image
 from leyden.plan import Plan, verb
 from leyden.rows import Rows
@@ -221,8 +222,8 @@ def _plan(
         )
     if centre and n < 2:
         raise DataError("one row has no variance", where=rows.source, hint="Give at least two.")
-    if isinstance(left, str | os.PathLike) and any(_same_file(left, path) for path in rows.files):
-        raise OptionError("the data would be written over", where=str(left), hint="Name another file.")
+    if isinstance(left, str | os.PathLike):
+        check_target(left, rows)
     options = Options(
         rank=int(rank),
         centre=centre,
@@ -260,13 +261,6 @@ def _plan(
         if passes == 1 and chosen.method not in ("gram", "sketch"):
             chosen = choose(rows, options, frame, "sketch", rate, density)
     return replace(chosen, _run=lambda plan: _run(plan, rows, options, frame, identity, passes or MAX_PASSES, left))
-
-
-def _same_file(path: str | os.PathLike, other: str) -> bool:
-    try:
-        return os.path.samefile(os.path.expanduser(path), other)
-    except OSError:  # one of them is not there, or not here
-        return False
 
 
 def _density(rows: Rows) -> float:

@@ -33,13 +33,15 @@ class StoredArray:
         As of an array.
     fortran : bool
         Whether the columns, and not the rows, stand together.
+    offset : int
+        The byte of the file at which the numbers begin.
     """
 
     def __init__(self, path: str | os.PathLike, purpose: str = ""):
         self.path = os.path.expanduser(path)
         self._fd: int | None = None
         try:
-            header, self.fortran, self._offset = _remote_header(self.path) if is_remote(path) else _header(self.path)
+            header, self.fortran, self.offset = _remote_header(self.path) if is_remote(path) else _header(self.path)
         except LeydenError:
             raise
         except FileNotFoundError:
@@ -80,7 +82,7 @@ class StoredArray:
         while done < len(view):
             row = start + done * rows // len(view)
             try:
-                count = self._read_into(view[done:], self._offset + begin + done)
+                count = self._read_into(view[done:], self.offset + begin + done)
             except OSError as error:
                 raise DataError(
                     f"the file cannot be read from row {row:,} on ({error.strerror})",

@@ -87,7 +87,7 @@ def choose(rows: Rows, options: Options, seen: Probe, method: str, read_rate: fl
         others,
         tuple(costs[chosen]),
         options.memory,
-        _peak(rows, options, first_reduction(chosen, seen, options)),
+        _peak(rows, options, first_reduction(chosen, seen, options.seed)),
         algebra[chosen],
     )
 
@@ -110,7 +110,7 @@ def small_nbytes(rows: Rows, intercept: bool) -> int:
 
 def needed_nbytes(method: str, rows: Rows, options: Options, seen: Probe) -> tuple[float, float, float]:
     """Memory without which a method does not run: of one thread to read and to compute, and of the dense algebra."""
-    read, compute = least(rows, [first_reduction(method, seen, options)])
+    read, compute = least(rows, [first_reduction(method, seen, options.seed)])
     return read, compute, small_nbytes(rows, options.intercept)
 
 
@@ -156,7 +156,7 @@ def _limit32(p: int) -> float:
     return math.sqrt(0.25 / (p * gamma(132, 2.0**-24))) / 1.3
 
 
-def first_reduction(method: str, seen: Probe, options: Options) -> Any:
+def first_reduction(method: str, seen: Probe, seed: int) -> Any:
     """What the first pass of a method sums."""
     c = seen.coordinates
     if method == "gram32":
@@ -166,7 +166,7 @@ def first_reduction(method: str, seen: Probe, options: Options) -> Any:
         return Gram(c, np.float64, min(max(2**17 // (c.p + c.k), 512), 4096))
     if method == "tsqr":
         return TSQR(c)
-    return SparseSignSketch(c, options.seed)
+    return SparseSignSketch(c, seed)
 
 
 def _passes(name: str, rows: Rows, seen: Probe, rates: Machine, read_rate: float, threads: int) -> list[PassPlan]:

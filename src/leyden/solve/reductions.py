@@ -38,9 +38,10 @@ def triangle(a: np.ndarray) -> np.ndarray:
 
 
 def pack(tile: tuple[Any, np.ndarray, np.ndarray], coordinates: Coordinates, out: np.ndarray) -> np.ndarray:
-    """Working rows (m, p + k) of a tile, written to the first rows of ``out``."""
+    """Working rows (m, p + k) of a tile, written to the first rows of ``out``; targets count where k is not zero."""
     data, target, weight = tile
     c = coordinates
+    target = target[:, : c.k]
     packed = out[: data.shape[0]]
     root = _root(weight)
     if isinstance(data, np.ndarray):
@@ -158,8 +159,8 @@ class Gram(Reduction[Sum, MeasuredGram]):
             values = self._scratch.array("values", (self.q,))
             for data, target, weight in tiles(block, block.rows):
                 _kernels.gram_sparse(
-                    data.data, data.indices, data.indptr, c.d, target, _root(weight), c.shift, c.scale, c.intercept,
-                    columns, values, state.matrix,
+                    data.data, data.indices, data.indptr, c.d, target[:, : c.k], _root(weight), c.shift, c.scale,
+                    c.intercept, columns, values, state.matrix,
                 )  # fmt: skip
             state.additions += block.rows
             return state

@@ -31,7 +31,7 @@ class Start:
 def start(engine: Engine, rows: Rows, options: Options, seen: Probe, method: str) -> Start | None:
     """Make the first pass of a method; None when its sums cannot be factored."""
     c = seen.coordinates
-    reduction = first_reduction(method, seen, options)
+    reduction = first_reduction(method, seen, options.seed)
     label = {"gram32": "Gram matrix (float32)", "gram64": "Gram matrix", "tsqr": "TSQR", "sketch": "sketch"}[method]
     (result,) = engine.sweep(rows, [reduction], label)
     matrix = result.matrix if isinstance(reduction, Gram) else result
