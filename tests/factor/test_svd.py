@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -327,3 +328,67 @@ def test_one_row_has_no_variance():
 def test_weights_are_refused():
     with pytest.raises(OptionError, match="weight"):
         ly.svd(ly.open(np.eye(3), weight=np.ones(3)), 1)
+
+
+# ---------------------------------------------------------------- on a cluster, within a budget
+
+
+@pytest.mark.parametrize("method", ["gram", "krylov"])
+def test_workers_of_a_cluster_give_the_same_bits(method, tmp_path):
+    from distributed import Client
+
+    np.save(tmp_path / "a.npy", np.random.default_rng(19).standard_normal((20_000, 30)))
+    options = {"method": method, "memory": "50MB"}
+    here = ly.pca(tmp_path / "a.npy", 4, **options)
+    with Client(processes=False, dashboard_address=":0") as client:
+        there = ly.pca(tmp_path / "a.npy", 4, **options, executor=ly.Dask(client))
+    assert (here.s == there.s).all()
+    assert (here.Vt == there.Vt).all()
+
+
+PEAK = """
+import sys
+import numpy as np, leyden as ly
+
+def status(name):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+folder, call = sys.argv[1:]
+def run(data, out):
+    return eval(call, {"ly": ly, "data": data, "out": out})
+
+run(np.random.default_rng(0).standard_normal((1000, 60)), folder + "/small.npy")
+before = status("VmRSS")
+found = run(folder + "/a.npy", folder + "/out.npy")
+assert found.certificate.holds
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A folder with a file of 240 MB."""
+    folder = tmp_path_factory.mktemp("large")
+    a = np.lib.format.open_memmap(folder / "a.npy", "w+", np.float64, (500_000, 60))
+    part = np.random.default_rng(0).standard_normal((10_000, 60)) * 0.9 ** np.arange(60)
+    for i in range(0, len(a), len(part)):
+        a[i : i + len(part)] = part
+    a.flush()
+    return folder
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux to tell the peak")
+@pytest.mark.parametrize(
+    "call",
+    [
+        "ly.svd(data, 10, method='gram', memory='64MB')",
+        "ly.svd(data, 10, method='krylov', memory='64MB', u=out)",
+        "ly.pca(data, 10, scale=True, memory='64MB', scores=out)",
+        "ly.qr(data, memory='64MB')",
+        "ly.qr(data, memory='64MB', q=out)",
+    ],
+)
+def test_the_peak_stays_within_the_budget(call, large):
+    run = subprocess.run([sys.executable, "-c", PEAK, str(large), call], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 64e6 + 16e6

@@ -72,6 +72,7 @@ class KrylovSpace:
         d, self.width = start.shape
         self.w = np.empty((d, capacity), order="F")
         self.s = np.empty((d, capacity), order="F")
+        self._t = np.zeros((capacity, capacity))
         self.size, self.steps, self.drift, self._restarted = 0, 0, 0.0, False
         self.block = orthonormal(start)
 
@@ -84,7 +85,9 @@ class KrylovSpace:
         if not self._restarted:
             self.steps += 1
         w = self.w[:, : self.size]
-        left = image - w @ (w.T @ image)
+        coefficients = w.T @ image
+        self._t[: self.size, here], self._t[here, : self.size] = coefficients, coefficients.T
+        left = image - w @ coefficients
         left -= w @ (w.T @ left)
         scale = float(np.abs(np.einsum("ij,ij->j", image, image)).max(initial=0.0)) ** 0.5
         q, r = _pivoted(left)
@@ -116,8 +119,7 @@ class KrylovSpace:
     def pairs(self, k: int) -> Pairs:
         """The leading Ritz pairs, k and those that were asked for beside them."""
         w, s = self.w[:, : self.size], self.s[:, : self.size]
-        t = w.T @ s
-        values, z = np.linalg.eigh((t + t.T) / 2)
+        values, z = np.linalg.eigh(self._t[: self.size, : self.size])
         leading = slice(None, -min(k, self.size) - 1, -1)
         values, z = values[leading], np.ascontiguousarray(z[:, leading])
         left = s @ z
@@ -134,6 +136,7 @@ class KrylovSpace:
         keep = len(pairs.theta)
         w, s = self.w[:, : self.size] @ pairs.z, self.s[:, : self.size] @ pairs.z
         self.w[:, :keep], self.s[:, :keep] = w, s
+        self._t[:keep, :keep] = np.diag(pairs.theta)
         self.size, self._restarted = keep, True
 
 

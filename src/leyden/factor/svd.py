@@ -55,10 +55,16 @@ from leyden.plan import Plan, verb
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
 from leyden.solve.measure import raise_nonfinite
-from leyden.solve.reductions import MeasuredGram, gamma
+from leyden.solve.reductions import MeasuredGram, U, gamma
+
+#: Share of the tolerance that block Lanczos stops at, for the certificate to confirm.
+GOAL = 0.9
 
 #: Probability with which a bound that rests on a random start may be wrong.
 FAILURE = 1e-9
+
+#: Share of a sum of squares that is rounding, once the mean was taken off it.
+CANCELLED = 1e-12
 
 #: Passes of block Lanczos after which a run gives up.
 MAX_PASSES = 500
@@ -321,10 +327,12 @@ class _Run:
             )
         return image
 
-    def standardise(self, squares: np.ndarray, raw: float) -> np.ndarray:
-        """Deviations (d,) of the columns as read, of sums of squares about the mean; a constant column is refused."""
-        noise = (16 * 2.0**-53) ** 2 * self.n * (np.abs(self.frame.shift) * self.frame.scale) ** 2
-        noise += gamma(self.n) * raw * 1e-16
+    def standardise(self, squares: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Deviations (d,) of the columns as read, from squares about the mean; a constant column is refused."""
+        # What is left of a constant column by its shift, or by taking the mean off its sum of squares, is rounding.
+        noise = self.n * (16 * U * np.abs(self.frame.shift) * self.frame.scale) ** 2
+        if self.rows.is_sparse:
+            noise += CANCELLED * (squares + self.n * mean**2)
         flat = np.flatnonzero(~(squares > noise))
         if len(flat):
             names = ", ".join(f"'{self.rows.columns[j]}'" for j in flat[:3]) + (", …" if len(flat) > 3 else "")
@@ -357,7 +365,7 @@ class _Run:
             )
         gram, mean, raw = self._centred(measured)
         if self.options.standardise:
-            deviation = self.standardise(np.diag(gram).copy(), raw)
+            deviation = self.standardise(np.diag(gram).copy(), mean)
             gram /= np.outer(deviation, deviation)
             raw = float((np.diag(gram) + self.n * (mean / deviation) ** 2).sum())
             mean = mean / deviation
@@ -367,7 +375,7 @@ class _Run:
         theta, w, after = _leading(gram, l)
         outside = remainder_norm(gram, w, theta, after) if l < self.d else 0.0
         # Entries are right to `rounding` times the norms of their columns, so H is to that times the trace.
-        error = 1.01 * (measured.rounding + (4 * gamma(8) if self.options.centre else 0.0)) + gamma(self.d + l + 4)
+        error = 1.01 * (measured.rounding + (4 * gamma(16) if self.options.centre else 0.0)) + gamma(self.d + l + 4)
         image = Image(
             gram @ w, w.T @ gram @ w, total, raw, mean, np.diag(gram).copy(), None, error, gamma(self.d), graded=False
         )
@@ -405,61 +413,60 @@ class _Run:
             mean = b.mean(axis=0)
             if self.options.standardise:
                 squares = ((b - mean) ** 2).sum(axis=0)
-                deviation = self.standardise(squares, float(squares.sum()))
+                deviation = self.standardise(squares, mean)
                 self.frame = self.frame.standardised(deviation / self.frame.unit)
                 b /= deviation
                 mean = mean / deviation
             b -= mean
         l = min(self.width, self.n)
-        _, p, _ = _leading(b @ b.T, l)
+        products = b @ b.T
+        theta, p, after = _leading(products, l)
         w = orthonormal(b.T @ p)
         del b
         image = self.image(w, "certificate")
         ritz = rayleigh_ritz(w, image)
-        return self.found(ritz, image) if self.enough(ritz) else self.krylov(start=ritz.w)
+        if not self.enough(ritz):
+            return self.krylov(start=ritz.w)
+        # B Bᵀ has the eigenvalues of H; in error are the products, and the rows they are made of.
+        beyond = remainder_norm(products, p, theta, after) if l < self.n else 0.0
+        beyond += (gamma(self.d + 4) + 32 * U) * image.raw
+        return self.found(ritz, image, ceilings=[Ceiling(l, beyond, 1.0)])
 
     def krylov(self, start: np.ndarray | None = None) -> Found:
         """Block Lanczos, and a last pass that certifies what it found."""
         options, k = self.options, self.k
         if options.standardise and start is None:
             zero = self.image(np.zeros((self.d, 1)), "column moments")
-            deviation = self.standardise(zero.squares, zero.raw)
+            deviation = self.standardise(zero.squares, zero.mean)
             self.frame = self.frame.standardised(deviation / self.frame.unit)
         room = capacity(self.rows, options)
         space = KrylovSpace(gaussian(self.d, self.width, options.seed) if start is None else start, room)
-        goal = 0.9
-        ceilings: list[Ceiling] = []
-        for number in range(1, self.passes):
+        goal, number = GOAL, 0
+        while True:
+            number += 1
             image = self.image(space.block, "block Lanczos", graded=False)
             space.add(image.s)
             pairs = space.pairs(self.width)
             far = pairs.unconverged(k, options.tol)
             self.engine.trace.remarks.append(f"pass {number}: residual {far * options.tol:.1e}")
-            done = far <= goal or space.invariant
-            if done or number == self.passes - 1:
-                l = len(pairs.theta)
+            last = space.invariant or number >= self.passes - 1
+            if far <= goal or last:
                 w = space.vectors(pairs)
                 image = self.image(w, "certificate")
                 ritz = rayleigh_ritz(w, image)
-                if self.enough(ritz) or number == self.passes - 1 or space.invariant or goal < 1e-3:
+                if last or self.enough(ritz) or goal < 1e-3 * GOAL:
                     break
                 goal *= 0.1
             if space.full:
                 space.restart(max(k + 2, min(room - 2 * self.width, k + self.width)))
-        else:
-            w = orthonormal(gaussian(self.d, self.width, options.seed))
-            image = self.image(w, "certificate")
-            ritz = rayleigh_ritz(w, image)
+        l = w.shape[1]
+        if start is not None or l == self.d:
             return self.found(ritz, image)
-        if start is None and l < self.d:
-            counts = range(min(k + 1, l))
-            ceilings = [
-                krylov_ceiling(
-                    count, float(ritz.upper[count]) ** 2, self.d, self.width, space.steps, space.drift,
-                    FAILURE / len(counts),
-                )
-                for count in counts
-            ]  # fmt: skip
+        failure = FAILURE / min(k + 1, l)
+        ceilings = [
+            krylov_ceiling(i, float(ritz.upper[i]) ** 2, self.d, self.width, space.steps, space.drift, failure)
+            for i in range(min(k + 1, l))
+        ]
         return self.found(ritz, image, ceilings=ceilings)
 
     def sketch(self) -> Found:
