@@ -15,7 +15,6 @@ import copy
 import math
 import platform
 import signal
-import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -192,9 +191,9 @@ class Dask:
         self._check_software([address for address in workers if address not in self._checked], on_remark)
         self._check_files(rows, list(workers))
         fitting = lay_out(rows, reductions, layout.memory, threads=1 << 20).threads
-        layout = replace(layout, threads=fitting)
-        threads = sum(min(worker["nthreads"], fitting) for worker in workers.values())
-        level = self._levels(layout, rows, threads)
+        threads = [min(worker["nthreads"], fitting) for worker in workers.values()]
+        layout = replace(layout, threads=max(threads))
+        level = self._levels(layout, rows, sum(threads))
         with single_threaded_blas():
             _Pass(self, rows, reductions, layout, tree, on_rows, level).run(missing)
 
@@ -482,8 +481,7 @@ def _fold(
     if version != leyden.__version__:
         raise _version_error(platform.node(), f"Leyden {leyden.__version__}", f"Leyden {version}")
     tree = MergeTree(reductions, layout.segments)
-    with _room(layout.threads):
-        held.local.fold_here(held.rows, reductions, layout, tree, segments)
+    _threads(layout.threads).submit(held.local.fold_here, held.rows, reductions, layout, tree, segments).result()
     return tree.result()
 
 
@@ -500,9 +498,9 @@ def _merge(
 
 
 @cache
-def _room(threads: int) -> threading.BoundedSemaphore:
-    """A context that so many threads of a worker can be in: as many as the memory budget has room for."""
-    return threading.BoundedSemaphore(threads)
+def _threads(count: int) -> ThreadPoolExecutor:
+    """The threads of a worker that fold: as many as the memory budget has room for, with scratch memory in each."""
+    return ThreadPoolExecutor(count, "leyden")
 
 
 def _machine() -> dict[str, str]:
