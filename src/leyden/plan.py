@@ -191,7 +191,7 @@ class Machine:
 def machine() -> Machine:
     """This machine's rates: measured once, kept in the user's cache folder."""
     path = cache_folder() / "machine.json"
-    key = f"3 {platform.node()} {platform.processor()} {platform.machine()} {os.cpu_count()}"
+    key = f"4 {platform.node()} {platform.processor()} {platform.machine()} {os.cpu_count()}"
     try:
         saved = json.loads(path.read_text())
         if saved.pop("key") == key:
@@ -214,7 +214,7 @@ def _measure() -> Machine:
 
     from leyden.engine.local import single_threaded_blas
     from leyden.solve import _kernels
-    from leyden.solve.reductions import TileGram
+    from leyden.solve.reductions import TileGram, TriangleFold
 
     rng = np.random.default_rng(0)
     m, d = 4096, 128
@@ -230,6 +230,12 @@ def _measure() -> Machine:
                 tile.product(512)
 
         return run
+
+    triangle, r = TriangleFold(d), np.zeros((d, d))
+
+    def qr() -> None:
+        triangle.memory()[:512, :d] = a64[:512]
+        triangle.fold(r, 512)
 
     b, x, gh, gl = np.ones((m, 1)), *(np.zeros((1, d)) for _ in range(3))
 
@@ -251,7 +257,7 @@ def _measure() -> Machine:
         return Machine(
             gram32=rate(gram(a32), 2 * m * d * d),
             gram64=rate(gram(a64), 2 * m * d * d),
-            qr=rate(lambda: np.linalg.qr(a64[:1024], mode="r"), 2 * 1024 * d * d),
+            qr=rate(qr, 2 * 512 * d * d),
             gradient=rate(gradient, m * d),
             copy=rate(large.sum, large.nbytes),
         )

@@ -22,6 +22,12 @@ def wide_registers() -> bool:
     return bool(binding.get_host_cpu_features().get("avx512f", False))
 
 
+def fused_vectors() -> bool:
+    """Whether this processor has fused multiply-adds in registers of 32 bytes or more."""
+    features = binding.get_host_cpu_features()
+    return bool(features.get("avx2", False) and features.get("fma", False))
+
+
 def function(builder, name, result, arguments):
     """The LLVM function or intrinsic of that name."""
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
@@ -79,6 +85,111 @@ def rank_update(_context, t, r, out, i, first, last):
                 for f, entry in zip(factor, entries, strict=True):
                     total = builder.call(fused, [f, entry, total])
                 builder.store(total, at(place), align=nbytes)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+#: Rows that ``rank_subtract`` changes at once, and those of ``w`` it subtracts: 24 factors and 3 rows in registers.
+SUBTRACT_ROWS, SUBTRACT_COLUMNS = 3, 8
+
+
+@intrinsic
+def rank_subtract(_context, t, r, w, i, first, last):
+    """``t[r:r+3, first:last] -= t[r:r+3, i:i+8] w[i:i+8, first:last]``, as :func:`rank_update` adds."""
+    signature = types.void(t, types.intp, w, types.intp, types.intp, types.intp)
+
+    def generate(context, builder, _sig, args):
+        element = context.get_value_type(t.dtype)
+        nbytes = t.dtype.bitwidth // 8
+        lanes = 64 // nbytes
+        vector = ir.VectorType(element, lanes)
+        fused = function(builder, f"llvm.fma.v{lanes}f{8 * nbytes}", vector, [vector] * 3)
+
+        def pointers(kind, value, start, count):
+            places = [builder.add(start, ir.Constant(INT, k)) for k in range(count)]
+            return [row_pointer(builder, context, kind, value, place, element) for place in places]
+
+        rows = pointers(t, args[0], args[1], SUBTRACT_ROWS)
+        terms = pointers(w, args[2], args[3], SUBTRACT_COLUMNS)
+        columns = [builder.add(args[3], ir.Constant(INT, c)) for c in range(SUBTRACT_COLUMNS)]
+        factors = [
+            [splat(builder, builder.fneg(builder.load(builder.gep(row, [c]))), lanes) for c in columns] for row in rows
+        ]
+        step = ir.Constant(INT, lanes)
+        with cgutils.for_range_slice(builder, args[4], args[5], step, intp=INT) as (j, _):
+
+            def at(pointer, j=j):
+                return builder.bitcast(builder.gep(pointer, [j]), vector.as_pointer())
+
+            entries = [builder.load(at(term), align=nbytes) for term in terms]
+            totals = [builder.load(at(row), align=nbytes) for row in rows]
+            for c, entry in enumerate(entries):
+                totals = [builder.call(fused, [f[c], entry, total]) for f, total in zip(factors, totals, strict=True)]
+            for row, total in zip(rows, totals, strict=True):
+                builder.store(total, at(row), align=nbytes)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def column_products(_context, t, m, i, c, out):
+    """``out[:8] = t[:m, i:i+8]ᵀ t[:m, c]``, float64, rows of ``t`` contiguous and ``m`` a multiple of UPDATE_ROWS."""
+    signature = types.void(t, types.intp, types.intp, types.intp, out)
+
+    def generate(context, builder, _sig, args):
+        double = ir.DoubleType()
+        vector = ir.VectorType(double, SUBTRACT_COLUMNS)
+        fused = function(builder, f"llvm.fma.v{SUBTRACT_COLUMNS}f64", vector, [vector] * 3)
+        zero = ir.Constant(vector, [0.0] * SUBTRACT_COLUMNS)
+        # As many sums as there are rows in a step, so that no addition waits for another.
+        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(UPDATE_ROWS)]
+        start, step = ir.Constant(INT, 0), ir.Constant(INT, UPDATE_ROWS)
+        with cgutils.for_range_slice(builder, start, args[1], step, intp=INT) as (r, _):
+            for k, held in enumerate(sums):
+                row = row_pointer(builder, context, t, args[0], builder.add(r, ir.Constant(INT, k)), double)
+                factor = splat(builder, builder.load(builder.gep(row, [args[3]])), SUBTRACT_COLUMNS)
+                entries = builder.load(builder.bitcast(builder.gep(row, [args[2]]), vector.as_pointer()), align=8)
+                builder.store(builder.call(fused, [factor, entries, builder.load(held)]), held)
+        totals = [builder.load(held) for held in sums]
+        while len(totals) > 1:
+            totals = [builder.fadd(*totals[k : k + 2]) for k in range(0, len(totals) - 1, 2)] + (
+                totals[-1:] if len(totals) % 2 else []
+            )
+        pointer = context.make_array(out)(context, builder, args[4]).data
+        builder.store(totals[0], builder.bitcast(pointer, vector.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def column_reflect(_context, t, m, i, c, factor, w):
+    """``t[:m, c] *= factor`` and then ``t[:m, i:i+8] -= t[:m, c] w[:8]``, with zero for column ``c`` itself in ``w``.
+
+    Types as of :func:`column_products`.
+    """
+    signature = types.void(t, types.intp, types.intp, types.intp, types.float64, w)
+
+    def generate(context, builder, _sig, args):
+        double = ir.DoubleType()
+        vector = ir.VectorType(double, SUBTRACT_COLUMNS)
+        fused = function(builder, f"llvm.fma.v{SUBTRACT_COLUMNS}f64", vector, [vector] * 3)
+        pointer = context.make_array(w)(context, builder, args[5]).data
+        terms = builder.fneg(builder.load(builder.bitcast(pointer, vector.as_pointer()), align=8))
+        start, step = ir.Constant(INT, 0), ir.Constant(INT, UPDATE_ROWS)
+        with cgutils.for_range_slice(builder, start, args[1], step, intp=INT) as (r, _):
+            for k in range(UPDATE_ROWS):
+                row = row_pointer(builder, context, t, args[0], builder.add(r, ir.Constant(INT, k)), double)
+                place = builder.bitcast(builder.gep(row, [args[2]]), vector.as_pointer())
+                own = builder.gep(row, [args[3]])
+                entry = builder.fmul(builder.load(own), args[4])
+                entries = builder.call(
+                    fused, [splat(builder, entry, SUBTRACT_COLUMNS), terms, builder.load(place, align=8)]
+                )
+                builder.store(entries, place, align=8)
+                builder.store(entry, own)
         return context.get_dummy_value()
 
     return signature, generate

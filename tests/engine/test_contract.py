@@ -160,6 +160,15 @@ def test_the_start_is_neutral(case, problem):
 
 
 @contract
+def test_merging_leaves_the_right_one_as_it_was(case, problem):
+    rows, (a, b, _), seed = problem
+    reduction = case(rows, seed)
+    right = fold(reduction, rows, *b)
+    reduction.merge(fold(reduction, rows, *a), right)
+    assert_same_bits(reduction, right, fold(reduction, rows, *b))
+
+
+@contract
 def test_reductions_and_states_travel_without_losing_a_bit(case, problem):
     rows, (a, b, _), seed = problem
     reduction = case(rows, seed)
@@ -228,7 +237,7 @@ def test_pieces_of_a_tree_hold_what_they_should_and_lead_to_the_same_root(segmen
 
     tree = MergeTree([], segments)
     missing = [segment for segment in range(segments) if segment not in kept]
-    nodes = tree.pieces(missing, level)
+    nodes = tree.pieces(missing, lambda left: level)
     assert [segment for node in nodes for segment in tree.span(node)] == missing
     assert all(node[0] <= level for node in nodes)
     assert root(nodes) == root([(0, segment) for segment in missing])

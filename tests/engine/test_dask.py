@@ -206,8 +206,9 @@ def test_a_node_lost_before_it_is_brought_is_made_again(dask, folder, monkeypatc
     def losing(self, nodes):
         if not lost:
             lost.append(nodes[0])
-            self.client.cancel(self.made[nodes[0]], force=True)
-            assert settles(self.made[nodes[0]].cancelled)
+            (future,) = self.made[nodes[0]].values()
+            self.client.cancel(future, force=True)
+            assert settles(future.cancelled)
         bring(self, nodes)
 
     monkeypatch.setattr(engine_dask._Pass, "_bring", losing)

@@ -15,7 +15,7 @@ from leyden import doubled, vectors
 from leyden.rows import Block
 from leyden.solve import _kernels
 from leyden.solve.coordinates import Coordinates
-from leyden.solve.reductions import TSQR, Gradient, Gram, ProductGram, SparseSignSketch, TileGram
+from leyden.solve.reductions import TSQR, Gradient, Gram, ProductGram, SparseSignSketch, TileGram, TriangleFold
 
 NOTHING = np.empty(0)
 
@@ -227,6 +227,53 @@ def test_tsqr_folds_to_the_factor_of_all_rows():
     )
     rows = working(a, b, w, c)
     np.testing.assert_allclose(r.T @ r, rows.T @ rows, rtol=1e-12, atol=1e-12 * np.abs(rows.T @ rows).max())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 40),
+    st.lists(st.integers(1, 90), min_size=1, max_size=4),
+    st.integers(0, 10**6),
+    st.sampled_from([1.0, 1e-170, 1e-300, 1e140]),
+)
+def test_folding_into_a_triangle_is_a_backward_stable_qr(q, lengths, seed, scale):
+    """The triangle is R of exactly the rows, each column moved by a few roundings of its norm (Higham, §19.3)."""
+    rng = np.random.default_rng(seed)
+    fold = TriangleFold(q)
+    rows = [rng.standard_normal((m, q)) * np.exp2(rng.integers(-30, 30, q)) for m in lengths]
+    for part in rows:
+        part[:, rng.integers(q)] *= scale
+        part[:, rng.random(q) < 0.1] = 0.0
+    r = np.zeros((q, q))
+    for part in rows:
+        fold.memory()[: len(part), :q] = part
+        r = fold.fold(r, len(part))
+    whole = np.vstack(rows)
+    assert not np.tril(r, -1).any()
+    sizes = np.exp2(np.round(np.log2(np.maximum(np.abs(whole).max(axis=0), 1e-300))))
+    expected, found = np.linalg.qr(whole / sizes, mode="r"), r / sizes
+    np.testing.assert_allclose(found.T @ found, expected.T @ expected, rtol=0, atol=1e-14 * len(whole))
+    assert not r[:, ~whole.any(axis=0)].any()
+
+
+@pytest.mark.parametrize("q", [1, 8, 9, 30])
+def test_two_triangles_are_folded_into_one_and_the_second_stays(q):
+    rng = np.random.default_rng(q)
+    a, b = (np.triu(rng.standard_normal((q, q))) for _ in range(2))
+    expected, before = np.linalg.qr(np.vstack([a, b]), mode="r"), b.copy()
+    merged = TSQR(Coordinates(q, 0, False, 0.0, np.zeros(q), np.ones(q))).merge(a, b)
+    np.testing.assert_allclose(np.abs(merged), np.abs(expected), rtol=1e-12, atol=1e-13)
+    np.testing.assert_array_equal(b, before)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_shows_in_the_triangle(value):
+    fold = TriangleFold(20)
+    tile = fold.memory()[:50, :20]
+    tile[:] = np.random.default_rng(0).standard_normal((50, 20))
+    tile[30, 11] = value
+    with np.errstate(all="ignore"):
+        assert not np.isfinite(fold.fold(np.zeros((20, 20)), 50)).all()
 
 
 def test_a_sketch_is_the_same_from_any_blocks_in_any_order():

@@ -63,6 +63,19 @@ def test_a_wrong_witness_is_unusable_rather_than_trusted():
     assert Whitening(np.eye(2), -np.eye(2), error=0.0).eta == np.inf
 
 
+def test_zero_columns_are_null_exactly():
+    a = np.random.default_rng(0).standard_normal((30, 6))
+    a[:, 5] = a[:, 4] - a[:, 0]
+    a[:, [1, 3]] = 0.0
+    x, null, _ = directions(np.linalg.qr(a, mode="r"))
+    assert x.shape == (6, 3)
+    assert not x[[1, 3]].any()
+    np.testing.assert_array_equal(null[[1, 3]], np.eye(3)[1:])
+    assert not null[:, 1:][[0, 2, 4, 5]].any()
+    assert np.abs(a @ null).max() < 1e-13
+    np.testing.assert_allclose((a @ x).T @ (a @ x), np.eye(3), atol=1e-13)
+
+
 @pytest.mark.parametrize("rank", [0, 1, 3, 5])
 def test_directions_split_range_and_null_space(rank):
     rng = np.random.default_rng(rank)

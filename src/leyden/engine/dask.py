@@ -1,9 +1,9 @@
 """The Dask executor: the same pass, cut into tasks for the workers of a cluster.
 
 A task folds an aligned run of segments, which is a node of the merge tree, by the code that the local executor runs.
-Two neighbours are merged by another task as soon as both are there, so the order of merges is that of the tree and
-the result has the bits of a local run with the same layout. States stay on the workers: what comes to this process is
-the root, or, where a checkpoint asks for them, the nodes that are finished.
+Neighbours are merged by further tasks, in the order of the tree, so the result has the bits of a local run with the
+same layout. States stay on the workers: what comes to this process is the root, or, where a checkpoint asks for them,
+the nodes that are finished.
 
 Scheduling, transport, and retrying after the loss of a worker are Dask's: tasks have no side effects and a task that
 is lost is run again elsewhere. See ``docs/distributed.md``.
@@ -15,9 +15,8 @@ import copy
 import math
 import platform
 import signal
-import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -29,7 +28,7 @@ from leyden.engine.budget import Layout, parse_memory
 from leyden.engine.budget import layout as lay_out
 from leyden.engine.local import Local, single_threaded_blas
 from leyden.engine.reduction import Reduction
-from leyden.engine.tree import MergeTree, Node, States, merge
+from leyden.engine.tree import MergeTree, Node, States
 from leyden.errors import ClusterError, DataError, OptionError
 from leyden.rows.base import Rows
 from leyden.rows.remote import size
@@ -37,12 +36,27 @@ from leyden.rows.remote import size
 #: Seconds to wait for a scheduler, and for its first worker.
 CONNECT = 5.0
 
-#: Tasks for each thread of the workers: enough to share work evenly among workers of different speeds.
-TASKS = 8
+#: Tasks come in rounds, one for each thread, that share out 1/SHARE of what is left (S. F. Hummel, E. Schonberg,
+#: L. E. Flynn, "Factoring: a method for scheduling parallel loops", Comm. ACM 35(8), 1992): long ones first, for each
+#: costs milliseconds of scheduling and a merge; short ones, 1/LAST of a thread's part of the pass, at the end.
+SHARE, LAST = 2, 32
 
 #: Bytes of rows in a task. Below the first, some milliseconds of scheduling would show; with more than the last, a lost
 #: worker or an interrupt would cost minutes.
 SMALLEST, PREFERRED, LARGEST = 4 << 20, 32 << 20, 1 << 30
+
+#: Bytes of states, and how many at most, that one task merges: more of them where a merge takes less than its task.
+MERGED_NBYTES, MERGED = 16 << 20, 16
+
+#: What a cluster of our own leaves out: measurements of itself that nobody looks at, and giving back memory that is
+#: taken again a moment later.
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 64 << 20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 << 20,
+}
 
 #: What a worker needs beside the budget: the interpreter and its libraries. Dask spills at 0.7 of its limit.
 OVERHEAD, SPILLS_AT = 512 << 20, 0.7
@@ -59,7 +73,7 @@ class Dask:
     client : distributed.Client or str
         Connected to the cluster; or the address of its scheduler. A connection made here lasts until :meth:`close`.
     task : str or int, optional
-        Bytes of rows that one task folds, as ``"256MB"``; by default what gives every thread some eight tasks. The
+        Bytes of rows that one task folds, as ``"256MB"``; by default long tasks first and short ones at the end. The
         answer is the same.
 
     Raises
@@ -109,6 +123,8 @@ class Dask:
         import logging
 
         distributed = _distributed()
+        from dask import config
+
         if workers < 1:
             raise OptionError(f"workers={workers} is not a number of processes")
         if memory is None:
@@ -116,7 +132,7 @@ class Dask:
         else:
             limit = int((parse_memory(memory) + OVERHEAD) / SPILLS_AT)
         with ExitStack() as stack:
-            with _without_interrupts():
+            with _without_interrupts(), config.set(QUIET):
                 try:
                     cluster = distributed.LocalCluster(
                         n_workers=workers,
@@ -175,21 +191,28 @@ class Dask:
         self._check_software([address for address in workers if address not in self._checked], on_remark)
         self._check_files(rows, list(workers))
         fitting = lay_out(rows, reductions, layout.memory, threads=1 << 20).threads
-        layout = replace(layout, threads=fitting)
-        level = self._level(layout, rows, sum(min(worker["nthreads"], fitting) for worker in workers.values()))
+        threads = [min(worker["nthreads"], fitting) for worker in workers.values()]
+        layout = replace(layout, threads=max(threads))
+        level = self._levels(layout, rows, sum(threads))
         with single_threaded_blas():
             _Pass(self, rows, reductions, layout, tree, on_rows, level).run(missing)
 
-    def _level(self, layout: Layout, rows: Rows, threads: int) -> int:
-        """The level of the nodes that are made by one task."""
+    def _levels(self, layout: Layout, rows: Rows, threads: int) -> Callable[[int], int]:
+        """A function that tells the level of the node that the next task makes from how many segments are left."""
         segment = max(layout.segment_rows * rows.row_nbytes, 1)
-        total = layout.rows * rows.row_nbytes
-        wanted: float
-        if self._task is not None:
-            wanted = self._task
-        else:
-            wanted = min(max(total / (TASKS * threads), PREFERRED), max(total / threads, SMALLEST), LARGEST)
-        return max(0, int(math.log2(max(wanted / segment, 1))))
+        part = layout.rows * rows.row_nbytes / threads
+        shortest = min(max(part / LAST, PREFERRED), max(part, SMALLEST))
+
+        def rounds() -> Generator[int, int, None]:
+            left = yield 0
+            while True:
+                wanted = self._task or min(max(left * segment / (SHARE * threads), shortest), LARGEST)
+                for _ in range(threads):
+                    left = yield max(0, int(math.log2(max(wanted / segment, 1))))
+
+        levels = rounds()
+        next(levels)
+        return levels.send
 
     # ------------------------------------------------------------ the cluster
 
@@ -282,18 +305,20 @@ class _Pass:
         layout: Layout,
         tree: MergeTree,
         on_rows: Callable[[int], None],
-        level: int,
+        level: Callable[[int], int],
     ):
         self.cluster, self.client = cluster, cluster.client
         self.rows, self.reductions, self.layout, self.tree, self.level = rows, reductions, layout, tree, level
         self.on_rows = on_rows
         self.making: dict[Any, Node] = {}
-        self.made: dict[Node, Any] = {}
+        #: The parts of each node, in order: one future, or several that are yet to be merged.
+        self.made: dict[Node, dict[Node, Any]] = {}
         self.folds: set[Any] = set()
         self.arrivals = _distributed().as_completed(loop=self.client.loop)
         self.sent: Any = None
         state = sum(reduction.state_nbytes for reduction in reductions)
         self.at_once = max(1, layout.memory // (4 * max(state, 1)))
+        self.merged_at_once = max(2, min(MERGED, MERGED_NBYTES // max(state, 1), self.at_once))
 
     def run(self, missing: Sequence[int]) -> None:
         """Make the nodes that hold ``missing`` and bring them to the tree."""
@@ -310,7 +335,8 @@ class _Pass:
             raise
         finally:
             with suppress(Exception):
-                self.client.cancel([*self.making, *self.made.values()])
+                made = [future for parts in self.made.values() for future in parts.values()]
+                self.client.cancel([*self.making, *made])
 
     def _submit(self, segments: Sequence[int]) -> None:
         """Begin to fold ``segments``."""
@@ -352,16 +378,31 @@ class _Pass:
                 self._again(node, counted=not folded)
             if self.tree.due is not None and self.tree.due():
                 self._bring_finished()
+            if not self.making:
+                for node in [node for node, parts in self.made.items() if len(parts) > 1]:
+                    self._merge(node)
 
     def _arrived(self, node: Node, future: Any) -> None:
-        level, i = node
-        sibling = self.made.pop((level, i ^ 1), None)
-        if sibling is None:
-            self.made[node] = future
-            return
-        left, right = (future, sibling) if i % 2 == 0 else (sibling, future)
-        merged = self.client.submit(_merge, self.sent, left, right, pure=False, priority=1)
-        self._await({merged: (level + 1, i // 2)})
+        """Join a node with its neighbours, and merge their states once there are enough of them for a task."""
+        parts = {node: future}
+        while len(parts) < self.merged_at_once:
+            level, i = node
+            sibling = self.made.pop((level, i ^ 1), None)
+            if sibling is None:
+                break
+            parts = parts | sibling if i % 2 == 0 else sibling | parts
+            node = self.tree.settled((level + 1, i // 2))
+        self.made[node] = parts
+        if len(parts) >= self.merged_at_once:
+            self._merge(node)
+
+    def _merge(self, node: Node) -> None:
+        """Begin to merge the parts of a node."""
+        parts = self.made.pop(node)
+        merged = self.client.submit(
+            _merge, self.sent, self.layout.segments, list(parts), list(parts.values()), pure=False, priority=1
+        )
+        self._await({merged: node})
 
     def _again(self, node: Node, *, counted: bool) -> None:
         """Make a node anew: what it needed was on workers that are gone, and only this process can send it again."""
@@ -375,24 +416,30 @@ class _Pass:
         """Bring the nodes that are made, as many as this process has room for: a checkpoint is about to be saved."""
         with self.tree.still() as nodes:
             room = self.at_once - len(nodes)
-        there = [node for node, future in self.made.items() if future.status == "finished"]
-        self._bring(self._in_order(there)[: max(room, 1)])
+        chosen: list[Node] = []
+        for node in self._in_order(self.made):
+            parts = self.made[node].values()
+            if all(future.status == "finished" for future in parts) and (not chosen or len(parts) <= room):
+                chosen.append(node)
+                room -= len(parts)
+        self._bring(chosen)
 
     def _bring(self, nodes: Sequence[Node]) -> None:
         """Move nodes that are made to the tree."""
-        if not nodes:
+        parts = {part: future for node in nodes for part, future in self.made[node].items()}
+        if not parts:
             return
         try:
-            states = self.client.gather([self.made[node] for node in nodes])
+            states = self.client.gather(list(parts.values()))
         except CancelledError:
-            lost = [node for node in nodes if self.made[node].cancelled()]
+            lost = [node for node in nodes if any(future.cancelled() for future in self.made[node].values())]
             for node in lost or nodes:
                 del self.made[node]
                 self._again(node, counted=True)
             return
         for node in nodes:
             del self.made[node]
-        self.tree.extend(dict(zip(nodes, states, strict=True)))
+        self.tree.extend(dict(zip(parts, states, strict=True)))
 
     def _in_order(self, nodes: Iterable[Node]) -> list[Node]:
         """Nodes by the rows they hold: brought in this order, neighbours merge and few are held."""
@@ -434,21 +481,26 @@ def _fold(
     if version != leyden.__version__:
         raise _version_error(platform.node(), f"Leyden {leyden.__version__}", f"Leyden {version}")
     tree = MergeTree(reductions, layout.segments)
-    with _room(layout.threads):
-        held.local.fold(held.rows, reductions, replace(layout, threads=1), tree, segments=segments)
+    _threads(layout.threads).submit(held.local.fold_here, held.rows, reductions, layout, tree, segments).result()
     return tree.result()
 
 
-def _merge(reductions: Sequence[Reduction[Any, Any]], left: States, right: States) -> States:
-    # A merge may reuse both, and Dask may need either once more.
+def _merge(
+    reductions: Sequence[Reduction[Any, Any]], segments: int, nodes: Sequence[Node], states: Sequence[States]
+) -> States:
+    """The states of neighbouring nodes as those of one."""
+    tree = MergeTree(reductions, segments)
     with single_threaded_blas():
-        return merge(reductions, copy.deepcopy(left), copy.deepcopy(right))
+        for (level, i), part in zip(nodes, states, strict=True):
+            # What is merged into may be needed as it was: the worker may be retired before this is done.
+            tree.add((level, i), copy.deepcopy(part) if i % 2 == 0 else part)
+    return tree.result()
 
 
 @cache
-def _room(threads: int) -> threading.BoundedSemaphore:
-    """A context that so many threads of a worker can be in: as many as the memory budget has room for."""
-    return threading.BoundedSemaphore(threads)
+def _threads(count: int) -> ThreadPoolExecutor:
+    """The threads of a worker that fold: as many as the memory budget has room for, with scratch memory in each."""
+    return ThreadPoolExecutor(count, "leyden")
 
 
 def _machine() -> dict[str, str]:

@@ -82,41 +82,69 @@ class Local:
         tree: MergeTree,
         on_rows: Callable[[int], None] = lambda count: None,
         on_remark: Callable[[str], None] = lambda sentence: None,
-        *,
-        segments: Iterable[int] | None = None,
     ) -> None:
-        """Fold the segments that ``tree`` has not (or ``segments``), and add them to it.
+        """Fold the segments that ``tree`` has not, and add them to it.
 
         ``on_rows`` hears of every block done.
         """
-        left = iter(tree.missing() if segments is None else segments)
-        stop = threading.Event()
-        if self._spare_for != (rows, layout.block_rows):
-            self._spare, self._spare_for = [], (rows, layout.block_rows)
-            trim()
-
-        def work(reader: ThreadPoolExecutor | None) -> None:
-            buffers = [] if reader is None else [self._buffer(rows, layout.block_rows) for _ in range(READ_AHEAD)]
-            for segment, last, block in _blocks(rows, layout, left, stop, reader, buffers):
-                if block.start == segment * layout.segment_rows:
-                    states = [reduction.start() for reduction in reductions]
-                for k, reduction in enumerate(reductions):
-                    states[k] = reduction.update(states[k], block)
-                on_rows(block.rows)
-                if last:
-                    tree.add((0, segment), states)
-            self._spare += buffers
-
+        left, stop = iter(tree.missing()), threading.Event()
+        self._keep_for(rows, layout)
         with single_threaded_blas(), ExitStack() as pools:
             readers = _readers(rows, layout.threads, pools)
             workers = pools.enter_context(ThreadPoolExecutor(layout.threads, "leyden"))
-            futures = [workers.submit(work, reader) for reader in readers]
+            futures = [
+                workers.submit(self._work, rows, reductions, layout, tree, left, reader, on_rows, stop)
+                for reader in readers
+            ]
             try:
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             finally:
                 stop.set()
             for future in done:
                 future.result()
+
+    def fold_here(
+        self,
+        rows: Rows,
+        reductions: Sequence[Reduction[Any, Any]],
+        layout: Layout,
+        tree: MergeTree,
+        segments: Iterable[int],
+    ) -> None:
+        """Fold ``segments`` in the calling thread, whose scratch memory stays for the next ones, and add them."""
+        self._keep_for(rows, layout)
+        with single_threaded_blas(), ExitStack() as pools:
+            (reader,) = _readers(rows, 1, pools)
+            self._work(rows, reductions, layout, tree, iter(segments), reader)
+
+    def _work(
+        self,
+        rows: Rows,
+        reductions: Sequence[Reduction[Any, Any]],
+        layout: Layout,
+        tree: MergeTree,
+        segments: Iterator[int],
+        reader: ThreadPoolExecutor | None,
+        on_rows: Callable[[int], None] = lambda count: None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """What one thread does: fold segments, as long as there are any."""
+        buffers = [] if reader is None else [self._buffer(rows, layout.block_rows) for _ in range(READ_AHEAD)]
+        for segment, last, block in _blocks(rows, layout, segments, stop or threading.Event(), reader, buffers):
+            if block.start == segment * layout.segment_rows:
+                states = [reduction.start() for reduction in reductions]
+            for k, reduction in enumerate(reductions):
+                states[k] = reduction.update(states[k], block)
+            on_rows(block.rows)
+            if last:
+                tree.add((0, segment), states)
+        self._spare += buffers
+
+    def _keep_for(self, rows: Rows, layout: Layout) -> None:
+        """Keep the memory that is there if it is for such blocks, and give it back if not."""
+        if self._spare_for != (rows, layout.block_rows):
+            self._spare, self._spare_for = [], (rows, layout.block_rows)
+            trim()
 
 
 def _readers(rows: Rows, threads: int, pools: ExitStack) -> list[ThreadPoolExecutor | None]:

@@ -35,7 +35,7 @@ class Reduction(ABC, Generic[S, R]):
 
     @abstractmethod
     def merge(self, a: S, b: S) -> S:
-        """The state of the rows of ``a`` followed by those of ``b``; may reuse either."""
+        """The state of the rows of ``a`` followed by those of ``b``; may reuse ``a``, and leaves ``b`` as it is."""
 
     @abstractmethod
     def finish(self, state: S) -> R:

@@ -95,13 +95,17 @@ class MergeTree:
         held = {segment for node in self._nodes for segment in self.span(node)}
         return [segment for segment in range(self.segments) if segment not in held]
 
-    def pieces(self, segments: Sequence[int], level: int) -> list[Node]:
-        """The fewest nodes, of at most this level, that hold ``segments`` (in order) and nothing else."""
+    def pieces(self, segments: Sequence[int], level: Callable[[int], int]) -> list[Node]:
+        """The fewest nodes that hold ``segments`` (in order) and nothing else.
+
+        A node is of at most the ``level`` of the number of segments that are left.
+        """
         nodes: list[Node] = []
         at = 0
         while at < len(segments):
-            first = segments[at]
-            run = level if first == 0 else min(level, (first & -first).bit_length() - 1)
+            first, run = segments[at], level(len(segments) - at)
+            if first:
+                run = min(run, (first & -first).bit_length() - 1)
             while True:
                 span = self.span((run, first >> run))
                 last = at + len(span) - 1
@@ -134,5 +138,5 @@ class MergeTree:
 
 
 def merge(reductions: Sequence[Reduction[Any, Any]], left: States, right: States) -> States:
-    """The states of two neighbours as those of one node; may reuse either."""
+    """The states of two neighbours as those of one node; may reuse those on the left."""
     return [reduction.merge(a, b) for reduction, a, b in zip(reductions, left, right, strict=True)]

@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 from leyden.vectors import INT, function, row_pointer, splat
 
 #: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
-COMPILED_FROM = "292ec93edf4a2cfa"
+COMPILED_FROM = "0edcd5ab53ec007c"
 
 #: Entries of a vector, and vectors of a row that are worked on at once: their sums stay in registers.
 LANES, AT_ONCE = 8, 6

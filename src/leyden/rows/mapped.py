@@ -180,9 +180,13 @@ class SelectColumns(RowMap):
         return block.with_data(chosen)
 
     def into(self, block: Block, out: np.ndarray) -> Block:
-        # With the default mode NumPy would fill a copy of `out` first.
         data: Any = block.data
-        np.take(data, self._positions, axis=1, out=out, mode="clip")
+        first, count = self._positions[0], len(self._positions)
+        if np.array_equal(self._positions, np.arange(first, first + count)):
+            out[:] = data[:, first : first + count]
+        else:
+            # With the default mode NumPy would fill a copy of `out` first.
+            np.take(data, self._positions, axis=1, out=out, mode="clip")
         return block.with_data(out)
 
     def columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,11 +9,22 @@ import numpy as np
 from numba import njit
 
 from leyden.doubled import add, dot_row, fma, two_product, two_sum
-from leyden.vectors import SCATTER_LANES, UPDATE_COLUMNS, UPDATE_ROWS, rank_update, scatter_rows
+from leyden.vectors import (
+    SCATTER_LANES,
+    SUBTRACT_COLUMNS,
+    SUBTRACT_ROWS,
+    UPDATE_COLUMNS,
+    UPDATE_ROWS,
+    column_products,
+    column_reflect,
+    rank_subtract,
+    rank_update,
+    scatter_rows,
+)
 
 #: Hash of the sources that are compiled into the kernels here. Numba keeps what it compiled for as long as this file
 #: stays as it is, and looks at no other: when they change, a test asks for the new hash to be written here.
-COMPILED_FROM = "19d61802460e4a82"
+COMPILED_FROM = "a8b6a97999034176"
 
 #: Rows whose gradient is summed before the sum is folded into that of the tile: the second-order error of a doubled sum
 #: grows with the square of its length, that of adding doubled numbers only with their count.
@@ -77,6 +88,99 @@ def gram_tile(tile, out, q):
     for r in range(0, tile.shape[0], UPDATE_ROWS):
         for i in range(0, q, UPDATE_COLUMNS):
             rank_update(tile, r, out, i, i // lanes * lanes, s)
+
+
+#: Columns that are reduced together in :func:`fold_triangle`.
+PANEL = SUBTRACT_COLUMNS
+
+#: Sums of squares in this range have lost nothing to underflow or overflow.
+LEAST_SQUARE, LARGEST_SQUARE = 1e-280, 1e280
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def fold_triangle(r, tile, triangular, w):
+    """``r`` becomes the triangular factor of ``[r; tile]``, by Householder reflections in panels of PANEL columns.
+
+    ``r`` (q, q) upper triangular; ``tile`` (m, s) with q columns and zeros beyond, m a multiple of UPDATE_ROWS and s of
+    PANEL, is used up; ``w`` (s, s) is scratch. With ``triangular`` the tile has zeros below its diagonal, which take no
+    time. A reflection leaves the rows of ``r`` but its own as they are (LAPACK's dtpqrt); those of a panel act on the
+    rest of the columns as ``I - V Tᵀ Vᵀ`` (Schreiber, Van Loan, SIAM J. Sci. Stat. Comput. 10(1), 1989).
+    """
+    q, s = r.shape[0], tile.shape[1]
+    t = np.zeros((PANEL, PANEL))
+    for i in range(0, q, PANEL):
+        m = tile.shape[0]
+        if triangular:
+            m = min(m, -(-(i + PANEL) // UPDATE_ROWS) * UPDATE_ROWS)
+        _reduce_panel(r, tile, i, m, t)
+        if i + PANEL >= q:
+            break
+        first = i + PANEL
+        w[i:first, first:] = 0.0
+        for k in range(0, m, UPDATE_ROWS):
+            for c in range(i, first, UPDATE_COLUMNS):
+                rank_update(tile, k, w, c, first, s)
+        for a in range(PANEL - 1, -1, -1):
+            for j in range(first, q):
+                w[i + a, j] = t[a, a] * (w[i + a, j] + r[i + a, j])
+            for b in range(a):
+                for j in range(first, q):
+                    w[i + a, j] += t[b, a] * (w[i + b, j] + r[i + b, j])
+        for a in range(PANEL):
+            for j in range(first, q):
+                r[i + a, j] -= w[i + a, j]
+        for k in range(0, m, SUBTRACT_ROWS):
+            rank_subtract(tile, k, w, i, first, s)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _reduce_panel(r, tile, i, m, t):
+    """Reflections of PANEL columns from ``i`` on: their vectors in place of the columns, and T of ``I - V T Vᵀ``."""
+    dots, products = np.empty(PANEL), np.empty(PANEL)
+    for k in range(min(PANEL, r.shape[0] - i)):
+        c = i + k
+        column_products(tile, m, i, c, dots)
+        scale = 1.0
+        if not LEAST_SQUARE < dots[k] < LARGEST_SQUARE:
+            scale = _power_of_two(r[c, c], tile, c, m)
+            if scale != 1.0:
+                for row in range(m):
+                    tile[row, c] *= scale
+                column_products(tile, m, i, c, dots)
+        if dots[k] == 0.0:
+            t[: k + 1, k] = 0.0
+            continue
+        alpha = r[c, c] * scale
+        beta = -np.copysign(np.hypot(alpha, np.sqrt(dots[k])), alpha)
+        tau = (beta - alpha) / beta
+        inverse = 1.0 / (alpha - beta)
+        r[c, c] = beta / scale
+        for j in range(PANEL):
+            dots[j] *= inverse
+        for j in range(k + 1, min(PANEL, r.shape[0] - i)):
+            dots[j] = tau * (dots[j] + r[c, i + j])
+            r[c, i + j] -= dots[j]
+        for j in range(k + 1):
+            products[j], dots[j] = dots[j], 0.0
+        column_reflect(tile, m, i, c, inverse, dots)
+        # Of the vectors only what is in the tile has common entries.
+        for a in range(k):
+            total = 0.0
+            for b in range(a, k):
+                total += t[a, b] * products[b]
+            t[a, k] = -tau * total
+        t[k, k] = tau
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _power_of_two(alpha, tile, c, m):
+    """What brings the largest of ``alpha`` and a column near one; one where all are zero, or one is not finite."""
+    largest = abs(alpha)
+    for row in range(m):
+        largest = max(largest, abs(tile[row, c]))
+    if largest == 0.0 or not np.isfinite(largest):
+        return 1.0
+    return np.ldexp(1.0, min(-int(np.floor(np.log2(largest))), 1000))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -17,7 +17,7 @@ from leyden.engine.reduction import Reduction, Scratch
 from leyden.rows.base import Block
 from leyden.solve import _kernels
 from leyden.solve.coordinates import Coordinates, tiles
-from leyden.vectors import UPDATE_ROWS, wide_registers
+from leyden.vectors import UPDATE_ROWS, fused_vectors, wide_registers
 
 #: Columns up to which our own kernel forms Gram matrices faster than BLAS: by half at 50, by a tenth at 200.
 NARROW = 400
@@ -190,8 +190,8 @@ class TSQR(Reduction[np.ndarray, np.ndarray]):
     def __init__(self, coordinates: Coordinates):
         self.coordinates = coordinates
         self.q = coordinates.p + coordinates.k
-        self.tile_rows = max(4 * self.q, 512)
-        self._scratch = Scratch()
+        self._fold = TriangleFold(self.q)
+        self.tile_rows = self._fold.rows - self.q
 
     @property
     def state_nbytes(self) -> int:
@@ -199,25 +199,71 @@ class TSQR(Reduction[np.ndarray, np.ndarray]):
 
     @property
     def scratch_nbytes(self) -> int:
-        return 3 * 8 * (self.tile_rows + self.q) * self.q
+        return self._fold.nbytes
 
     def start(self) -> np.ndarray:
         return np.empty((0, self.q))
 
     def update(self, state: np.ndarray, block: Block) -> np.ndarray:
-        stacked = self._scratch.array("stacked", (self.q + self.tile_rows, self.q))
+        memory = self._fold.memory()
         for tile in tiles(block, self.tile_rows):
-            top = len(state)
-            stacked[:top] = state
-            bottom = pack(tile, self.coordinates, stacked[top:])
-            state = triangle(stacked[: top + len(bottom)])
+            # A triangle that is not whole yet goes into the memory of the tile, and R begins anew.
+            top = 0 if len(state) == self.q else len(state)
+            memory[:top, : self.q] = state[:top]
+            state = self._fold.fold(state[top:], top + len(pack(tile, self.coordinates, memory[top:])))
         return state
 
     def merge(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return triangle(np.vstack([a, b]))
+        if len(a) < self.q:
+            return triangle(np.vstack([a, b]))
+        self._fold.memory()[: len(b), : self.q] = b
+        return self._fold.fold(a, len(b), triangular=True)
 
     def finish(self, state: np.ndarray) -> np.ndarray:
         return state
+
+
+class TriangleFold:
+    """QR of [R; tile] for tiles of at most ``rows`` rows and ``q`` columns: by our own kernel when narrow, else LAPACK.
+
+    NumPy holds the interpreter lock while LAPACK factors. One object serves many threads.
+    """
+
+    def __init__(self, q: int):
+        self.q = q
+        self._ours = q <= NARROW and fused_vectors()
+        if self._ours:
+            # Tiles of half a megabyte stay in cache while panel after panel passes over them.
+            width = -(-q // _kernels.PANEL) * _kernels.PANEL
+            self.rows = q + max(96, min(2**16 // width, 1024))
+            self._shape = self.rows + UPDATE_ROWS, width
+        else:
+            self.rows = q + max(4 * q, 512)
+            self._shape = self.rows, q
+        self._scratch = Scratch()
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that one thread needs."""
+        rows, width = self._shape
+        return 8 * (rows + width) * width if self._ours else 3 * 8 * (self.rows + self.q) * self.q
+
+    def memory(self) -> np.ndarray:
+        """Where to write a tile: its columns are the first ``q``, and those beyond stay zero."""
+        return self._scratch.zeros("tile", self._shape)
+
+    def fold(self, r: np.ndarray, m: int, *, triangular: bool = False) -> np.ndarray:
+        """The factor of ``r``, (q, q) or of no rows, and the first ``m`` rows of the tile; reuses both."""
+        tile, q = self.memory(), self.q
+        if not self._ours or (m < q and not len(r)):
+            return triangle(np.vstack([r, tile[:m, :q]]))
+        if not len(r):
+            r = np.zeros((q, q))
+        even = -(-m // UPDATE_ROWS) * UPDATE_ROWS
+        tile[m:even] = 0.0
+        width = self._shape[1]
+        _kernels.fold_triangle(r, tile[:even], triangular, self._scratch.array("terms", (width, width)))
+        return r
 
 
 class SparseSignSketch(Reduction[np.ndarray, np.ndarray]):

@@ -21,7 +21,7 @@ from numpy.linalg import LinAlgError
 from leyden.engine.local import single_threaded_blas
 from leyden.solve import _kernels
 from leyden.solve.coordinates import norms
-from leyden.solve.reductions import U, gamma
+from leyden.solve.reductions import U, gamma, triangle
 
 
 def spectral_norm_bound(a: np.ndarray) -> float:
@@ -243,9 +243,19 @@ def directions(r: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, float]:
     """X (p, rank) that whitens a triangular or trapezoidal factor, the null space left out, and the condition number.
 
     Columns of ``r`` should be of about unit size. Directions below ``max(30, 3√p) u σ₁`` count as null: about what
-    the rounding of the factorization leaves of columns that are exactly dependent.
+    the rounding of the factorization leaves of columns that are exactly dependent. Zero columns are null exactly.
     """
     p = r.shape[1]
+    there = r.any(axis=0)
+    if there.any() and not there.all():
+        inner, rest, condition = directions(triangle(r[:, there]))
+        rank, left = inner.shape[1], 0 if rest is None else rest.shape[1]
+        spread, zero = np.zeros((p, rank)), np.zeros((p, p - rank))
+        spread[there] = inner
+        if rest is not None:
+            zero[there, :left] = rest
+        zero[~there, left:] = np.eye(p - len(inner))
+        return spread, zero, condition
     _, s, vt = np.linalg.svd(r, full_matrices=True)
     if s[0] == 0:
         return np.empty((p, 0)), np.eye(p), 1.0
