@@ -77,7 +77,11 @@ def table() -> str:
         *_rows(
             "QR of 1,000,000 × 100 float64, R alone",
             results("qr"),
-            {"leyden, R": "Leyden qr, from a file", "dask tsqr, R": "dask.array.linalg.tsqr", "numpy qr, R": "numpy.linalg.qr"},
+            {
+                "leyden, R": "Leyden qr, from a file",
+                "dask tsqr, R": "dask.array.linalg.tsqr",
+                "numpy qr, R": "numpy.linalg.qr",
+            },
             lambda f: "",
         ),
     ]
