@@ -30,7 +30,7 @@ def prepare() -> None:
         values = rng.integers(1, 6, len(rows)).astype(np.float32)
         parts.append(sp.csr_array(sp.coo_array((values, (rows, columns)), shape=(PART, COLUMNS))))
     counts = np.concatenate([np.diff(part.indptr) for part in parts])
-    np.save(FOLDER / "indptr.npy", np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]))
+    np.save(FOLDER / "indptr.npy", np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
     np.save(FOLDER / "indices.npy", np.concatenate([part.indices for part in parts]).astype(np.int32))
     np.save(FOLDER / "data.npy", np.concatenate([part.data for part in parts]))
 
