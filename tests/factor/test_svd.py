@@ -162,6 +162,15 @@ def test_sparse_columns_are_centred_without_being_filled():
         assert ly.verify(found, a).holds
 
 
+@pytest.mark.parametrize("method", ["gram", "krylov"])
+@pytest.mark.parametrize("mean", [1e2, 1e4, 1e6])
+def test_what_the_means_of_sparse_columns_cancel_is_in_the_bounds(method, mean):
+    a = np.random.default_rng(20).standard_normal((60, 4)) * [3, 2, 1, 0.5] + mean
+    found = ly.pca(sp.csr_array(a), 3, method=method)
+    assert not spectra.outside(found.lower, found.upper, spectra.singular_values(a, centre=True))
+    assert found.certificate.holds == (mean == 1e2)
+
+
 def test_scores_and_their_inverse():
     rng = np.random.default_rng(8)
     a = rng.standard_normal((100, 4)) + 3

@@ -104,10 +104,9 @@ def rayleigh_ritz(w: np.ndarray, image: Image) -> Ritz:
     raw = math.sqrt(image.raw * (1 + 2 * image.sum_unit))
     # Errors of a column of y = B w, of its image, and of the products of computed columns.
     y_error = image.row_unit * raw * 1.01
-    lengths = np.sqrt(np.maximum(np.diag(image.m), 0.0))
-    sum_error, row_error = image.sum_unit * raw * (lengths + y_error), image.row_unit * raw**2
+    sum_error, row_error = image.sum_unit * raw * (image.lengths + y_error), image.row_unit * raw**2
     x, sigma, relative, noise = (
-        _graded(image.m, image.sum_unit, y_error) if image.graded else (*_eigen(image.m), 0.0, 0.0)
+        _graded(image.m, image.lengths, image.sum_unit, y_error) if image.graded else (*_eigen(image.m), 0.0, 0.0)
     )
     order = np.argsort(-sigma, kind="stable")
     x, sigma = x[:, order], sigma[order]
@@ -154,39 +153,45 @@ def _eigen(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x, np.sqrt(np.maximum(values, 0.0))
 
 
-#: Columns of B W shorter than this many times their error are all rounding, and point anywhere.
+#: Columns of B W shorter than this many times their error, or with squares less than as many times those of their
+#: squares, are all rounding, and point anywhere.
 NOISY = 1e3
 
 
-def _graded(m: np.ndarray, unit: float, error: float) -> tuple[np.ndarray, np.ndarray, float, float]:
+def _graded(
+    m: np.ndarray, lengths: np.ndarray, unit: float, error: float
+) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Eigenvectors X and roots of the eigenvalues of a Gram matrix M, with bounds on their relative and absolute error.
 
-    Entry (i, j) of M is in error by ``unit √(m_ii m_jj)``: scaled to a unit diagonal, its eigenvalues are right to
-    ``l unit``, and those of M to ``l unit / λ_min`` of the scaled matrix, relatively (J. Demmel, K. Veselić, "Jacobi's
-    method is more accurate than QR", SIAM J. Matrix Anal. Appl. 13, 1992). Small roots of a graded matrix keep digits
-    that an absolute bound would take from them. Columns that are no longer than their own ``error`` are set apart.
+    Entry (i, j) of M is in error by ``unit h_i h_j``, h = ``lengths``, which is ``√m_ii`` unless a mean was taken off.
+    Scaled to a unit diagonal, its eigenvalues are right to ``l unit max h_i² / m_ii``, and those of M to that by
+    ``λ_min`` of the scaled matrix, relatively (J. Demmel, K. Veselić, "Jacobi's method is more accurate than QR", SIAM
+    J. Matrix Anal. Appl. 13, 1992). Small roots of a graded matrix keep digits that an absolute bound would take from
+    them. Columns that are no longer than their own ``error`` are set apart.
     """
     l = len(m)
     size = np.sqrt(np.maximum(np.diag(m), 0.0))
     order = np.argsort(-size, kind="stable")
-    q = int((size > NOISY * error).sum())
-    order, rest = order[:q], order[q:]
+    clear = ((size > NOISY * error) & (size**2 > NOISY * unit * lengths**2))[order]
+    q = int(clear.sum())
+    order, rest = order[clear], order[~clear]
     x, sigma = np.zeros((l, l)), np.zeros(l)
     x[rest, np.arange(q, l)], sigma[q:] = 1.0, size[rest]
-    noise = float(np.linalg.norm(size[rest])) * (1 + unit + 4 * U)
+    noise = float(np.linalg.norm(np.hypot(size[rest], math.sqrt(unit) * lengths[rest]))) * (1 + 8 * U)
     if q == 0:
         return x, sigma, 0.0, noise
     part = m[np.ix_(order, order)]
     scaled = part / np.outer(size[order], size[order])
     least = float(np.linalg.eigvalsh(scaled)[0]) - 8 * q * gamma(q + 2)
-    if least > 1e-3:
+    spread = unit * float(np.square(lengths[order] / size[order]).max())
+    if least > max(1e-3, 4 * q * spread):
         p, s, _ = np.linalg.svd(size[order, None] * np.linalg.cholesky(scaled))
-        relative = q * (unit + gamma(q + 2)) / least
+        relative = q * (spread + gamma(q + 2)) / least
         # LAPACK's values are right to a few units of the largest.
         absolute = 8 * q * U * float(s[0])
     else:
         p, s = _eigen(part)
-        relative, absolute = 0.0, math.sqrt(q * (unit + gamma(q + 2)) * 1.01) * float(np.linalg.norm(size))
+        relative, absolute = 0.0, math.sqrt(q * (unit + gamma(q + 2)) * 1.01) * float(np.linalg.norm(lengths))
     x[np.ix_(order, np.arange(q))], sigma[:q] = p, s
     return x, sigma, relative, absolute + noise
 

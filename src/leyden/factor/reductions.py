@@ -74,10 +74,12 @@ class Image:
     Attributes
     ----------
     s : ndarray, shape (d, l)
-        ``H W``, column i in error by at most ``sum_unit F ‖y_i‖ + row_unit F²`` with F² = ``raw``.
+        ``H W``, column i in error by at most ``sum_unit F h_i + row_unit F²`` with F² = ``raw``, h = ``lengths``.
     m : ndarray, shape (l, l)
-        ``(B W)ᵀ(B W)`` of the computed ``y = B W``: entry (i, j) in error by at most ``sum_unit ‖y_i‖ ‖y_j‖``, where
+        ``(B W)ᵀ(B W)`` of the computed ``y = B W``: entry (i, j) in error by at most ``sum_unit h_i h_j``, where
         column i of the computed y is in error by at most ``row_unit F``.
+    lengths : ndarray, shape (l,)
+        Bounds on ``‖y_i‖`` before the mean was taken off.
     total : float
         ``‖B‖_F²``, in relative error of ``sum_unit`` of ``raw``.
     raw : float
@@ -96,6 +98,7 @@ class Image:
 
     s: np.ndarray
     m: np.ndarray
+    lengths: np.ndarray
     total: float
     raw: float
     mean: np.ndarray
@@ -227,6 +230,7 @@ class BlockImage(Reduction[ImageState, Image]):
         l = self.width
         s, m, y, (sums, squares) = state.s[:, :l], state.m[:l, :l], state.y[:l], state.moments
         raw = float(squares.sum())
+        lengths = np.sqrt(np.diag(m) * (1 + 2 * sum_unit))
         if self.frame.centre:
             s = s - np.outer(sums, y / self.n)
             m = m - np.outer(y, y / self.n)
@@ -239,6 +243,7 @@ class BlockImage(Reduction[ImageState, Image]):
         return Image(
             np.ascontiguousarray(s),
             (m + m.T) / 2,
+            lengths,
             math.fsum(squares),
             raw,
             sums / self.n,

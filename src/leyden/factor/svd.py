@@ -377,7 +377,7 @@ class _Run:
         # Entries are right to `rounding` times the norms of their columns, so H is to that times the trace.
         error = 1.01 * (measured.rounding + (4 * gamma(16) if self.options.centre else 0.0)) + gamma(self.d + l + 4)
         image = Image(
-            gram @ w, w.T @ gram @ w, total, raw, mean, np.diag(gram).copy(), None, error, gamma(self.d), graded=False
+            gram @ w, w.T @ gram @ w, np.full(l, math.sqrt(raw)), total, raw, mean, np.diag(gram).copy(), None, error, gamma(self.d), graded=False
         )
         ritz = rayleigh_ritz(w, image)
         outside += error * raw
