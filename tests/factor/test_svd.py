@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import leyden as ly
-from leyden.errors import BudgetError, DataError, OptionError
+from leyden.errors import BudgetError, DataError, OptionError, SolutionError
 
 _spec = importlib.util.spec_from_file_location("spectra", Path(__file__).with_name("spectra.py"))
 spectra = importlib.util.module_from_spec(_spec)
@@ -294,6 +295,73 @@ def test_a_tampered_answer_does_not_verify(name, tmp_path):
         values.flat[1] *= 1.001
     np.save(file, values)
     assert not ly.verify(tmp_path / "out", a).holds
+
+
+def tamper(what, folder, a):
+    """One false claim in a saved answer."""
+    document = json.loads((folder / "solution.json").read_text())
+    arrays = {name: np.load(folder / f"{name}.npy") for name in ("s", "Vt", "enclosure", "angle", "mean", "U")}
+    bounds, problem = document["certificate"]["bounds"], document["problem"]
+    match what:
+        case "norm":
+            problem["frobenius_norm"] = math.nan
+            arrays["s"] *= 2
+        case "order":
+            arrays["Vt"] = arrays["Vt"][::-1]
+        case "mixed":
+            arrays["Vt"][:2] = np.array([[0.8, 0.6], [-0.6, 0.8]]) @ arrays["Vt"][:2]
+        case "angle":
+            arrays["angle"] *= 1e-6
+        case "lower":
+            arrays["enclosure"][0, -1] = arrays["s"][-1] * (1 + 1e-6)
+            arrays["enclosure"][1, -1] = arrays["s"][-1] * (1 + 2e-6)
+        case "mean":
+            arrays["mean"][0] += 1e-4
+        case "left":
+            arrays["U"][5, 1] *= 1.001
+        case "verb":
+            document["kind"], problem["options"]["centre"] = "svd", False
+        case "tolerance":
+            bounds["residual"]["tolerance"] = 0.5
+        case _:
+            bounds[what]["value"] *= 1e-3
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    (folder / "solution.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["norm", "order", "mixed", "angle", "lower", "mean", "left", "verb", "tolerance", "residual", "singular_values",
+     "frobenius_error", "spectral_error", "orthonormality"],
+)  # fmt: skip
+def test_a_false_claim_does_not_verify(what, tmp_path):
+    rng = np.random.default_rng(22)
+    a = rng.standard_normal((300, 60)) * 0.8 ** np.arange(60) + 1e6
+    found = ly.pca(a, 4, method="krylov", tol=1e-2, scores=True)
+    found.save(tmp_path / "out")
+    assert ly.verify(tmp_path / "out", a).holds
+    tamper(what, tmp_path / "out", a)
+    try:
+        assert not ly.verify(tmp_path / "out", a).holds
+    except SolutionError:
+        pass
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_deviations_that_are_not_those_of_the_columns_do_not_verify(factor):
+    a = np.random.default_rng(23).standard_normal((200, 5)) @ np.random.default_rng(24).standard_normal((5, 5))
+    deviation = a.std(axis=0, ddof=1) * [1, 1, factor, 1, 1]
+    found = ly.pca(a / deviation, 2, tol=1e-6)
+    found._mean, found._deviation = found._mean * deviation, deviation
+    found._options["standardise"] = True
+    assert not ly.verify(found, a).holds
+
+
+@pytest.mark.parametrize("method", ["sketch", "gram"])
+def test_an_answer_of_one_pass_verifies(method):
+    a = np.random.default_rng(25).standard_normal((300, 40)) * 0.7 ** np.arange(40)
+    assert ly.verify(ly.svd(a, 8, method=method, passes=1, u=True), a).holds
 
 
 # ---------------------------------------------------------------- bad input

@@ -91,8 +91,13 @@ def look(rows: Rows, *, centre: bool, memory: int) -> Frame:
             shift = np.where(constant, first, total / count)
         shift[~np.isfinite(shift)] = 0.0
     rows.release()
-    unit = 2.0 ** -round(math.log2(largest)) if largest > 0 else 1.0
+    unit = power_near(largest)
     return Frame(shift, np.full(d, unit), unit, centre)
+
+
+def power_near(size: float) -> float:
+    """A power of two that brings ``size`` near one, or as near as its own inverse allows."""
+    return 2.0 ** -max(-1000, min(round(math.log2(size)), 1000)) if 0 < size < math.inf else 1.0
 
 
 def _places(rows: Rows, memory: int) -> Iterator[Block]:
