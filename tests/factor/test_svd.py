@@ -127,6 +127,40 @@ def test_a_factor_of_the_matrix_is_one_of_its_singular_values(factor):
     assert other.certificate.holds
 
 
+@pytest.mark.parametrize("method", ["gram", "krylov"])
+def test_what_is_small_and_rare_is_not_taken_for_zero(method):
+    a = np.zeros((9000, 2))
+    a[500] = [3e-170, 4e-170]
+    found = ly.svd(a, 1, method=method)
+    assert np.allclose(found.s / 5e-170, 1, rtol=1e-12)
+    assert found.certificate.holds
+
+
+@pytest.mark.parametrize("method", ["gram", "krylov"])
+def test_columns_whose_squares_underflow_are_refused(method):
+    a = np.column_stack([np.ones(50), 1e-200 * np.random.default_rng(26).standard_normal(50)])
+    with pytest.raises(DataError, match="underflow"):
+        ly.pca(a, 1, method=method)
+    a[25:, 0] = 0
+    with pytest.raises(DataError, match="'x1' has no variance"):
+        ly.pca(a * [1, 1e42], 1, scale=True, method=method)
+
+
+@pytest.mark.parametrize("factor", [1e-290, 5e307])
+def test_the_ends_of_the_range(factor):
+    a = np.array([[1, 0.5], [0.25, 0.5], [1, 1]]) * factor
+    found = ly.svd(a, 1, u=True)
+    assert not spectra.outside(found.lower, found.upper, spectra.singular_values(a))
+    assert np.isclose(found.s[0], factor * np.linalg.svd(a / factor, compute_uv=False)[0], rtol=1e-12)
+    assert ly.verify(found, a).holds
+
+
+@pytest.mark.parametrize(("value", "why"), [(1e308, "overflow"), (1e-310, "underflow"), (5e-324, "underflow")])
+def test_a_norm_that_is_no_normal_number_is_refused(value, why):
+    with pytest.raises(DataError, match=why):
+        ly.svd(np.full((300, 2), value), 1)
+
+
 def test_rows_of_zero_and_their_order_do_not_matter():
     rng = np.random.default_rng(4)
     a = rng.standard_normal((60, 9))

@@ -16,7 +16,7 @@ from leyden.engine.executor import Executor, as_executor
 from leyden.engine.local import Local, single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine
-from leyden.errors import OptionError
+from leyden.errors import DataError, OptionError
 from leyden.factor.choose import Options
 from leyden.factor.enclosure import Ceiling, Enclosure, Ritz, enclose, rayleigh_ritz
 from leyden.factor.frame import Frame, power_near
@@ -461,6 +461,10 @@ def certify(found: Found, rows: Rows, options: Options, engine: Engine, plan: Pl
     """The answer with its certificate, in the units of the data."""
     k, unit, frame = options.rank, found.frame.unit, found.frame
     ritz = found.ritz
+    norm = 1.01 * math.sqrt(ritz.frobenius2) / unit
+    if math.isinf(norm) or 0 < norm < 1e-300:
+        what = "small that their norm underflows" if norm < 1 else "large that their norm overflows"
+        raise DataError(f"values are so {what}", where=rows.source, hint="Rescale the data.")
     enclosure = enclose(ritz, k, found.outside, found.ceilings)
     bounds = _bounds(ritz, enclosure, k, unit, None if found.estimate else options.tol)
     seeds = {} if plan.method in ("gram", "outer") else {"start": options.seed}

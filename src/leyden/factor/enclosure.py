@@ -132,7 +132,7 @@ def rayleigh_ritz(w: np.ndarray, image: Image) -> Ritz:
         absolute = (image.row_unit + gamma(4 * l + 4) * math.sqrt(l)) * raw**2
         lower = np.sqrt(np.maximum(sigma**2 - absolute, 0.0)) / stretch
         upper = np.sqrt(sigma**2 + absolute) * stretch / (1 - omega)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         triplet = np.where(lower > 0, triplet_residual / np.maximum(lower, np.finfo(float).tiny), np.inf)
     triplet = np.minimum(np.maximum(triplet + 2 * omega * raw, total_error), upper)
     captured = float((lower**2).sum()), float((upper**2).sum())

@@ -63,6 +63,9 @@ GOAL = 0.9
 #: Probability with which a bound that rests on a random start may be wrong.
 FAILURE = 1e-9
 
+#: Squares below this lose digits to underflow, and so would all bounds that are relative to them.
+LEAST_SQUARE = 2.0**-900
+
 #: Share of a sum of squares that is rounding, once the mean was taken off it.
 CANCELLED = 1e-12
 
@@ -320,12 +323,20 @@ class _Run:
         reduction = BlockImage(self.frame, w, self.n, sparse=sparse, graded=graded, remainder=remainder)
         image: Image
         (image,) = self.engine.sweep(self.rows, [reduction], label)
-        if not (np.isfinite(image.s).all() and np.isfinite(image.raw)):
-            raise_nonfinite(self.rows)
-            raise DataError(
-                "values are so large that their squares overflow", where=self.rows.source, hint="Rescale the data."
-            )
+        self.check_range(bool(np.isfinite(image.s).all()), image.raw, image.mean)
         return image
+
+    def check_range(self, finite: bool, raw: float, mean: np.ndarray) -> None:
+        """Refuse sums of squares that overflow or underflow."""
+        if not (finite and np.isfinite(raw)):
+            raise_nonfinite(self.rows)
+        elif raw >= LEAST_SQUARE or not (raw > 0 or mean.any()):
+            return
+        what = "small" if raw < LEAST_SQUARE else "large"
+        flows = "underflow" if raw < LEAST_SQUARE else "overflow"
+        raise DataError(
+            f"values are so {what} that their squares {flows}", where=self.rows.source, hint="Rescale the data."
+        )
 
     def standardise(self, squares: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """Deviations (d,) of the columns as read, from squares about the mean; a constant column is refused."""
@@ -333,6 +344,7 @@ class _Run:
         noise = self.n * (16 * U * np.abs(self.frame.shift) * self.frame.scale) ** 2
         if self.rows.is_sparse:
             noise += CANCELLED * (squares + self.n * mean**2)
+        noise = np.maximum(noise, LEAST_SQUARE)
         flat = np.flatnonzero(~(squares > noise))
         if len(flat):
             names = ", ".join(f"'{self.rows.columns[j]}'" for j in flat[:3]) + (", …" if len(flat) > 3 else "")
@@ -358,12 +370,8 @@ class _Run:
         """Eigenvectors of the whole Gram matrix; a second pass only where its rounding errors are in the way."""
         tile_rows = min(max(2**17 // self.d, 256), 4096)
         (measured,) = self.engine.sweep(self.rows, [FrameGram(self.frame, np.float64, tile_rows)], "Gram matrix")
-        if not np.isfinite(measured.matrix).all():
-            raise_nonfinite(self.rows)
-            raise DataError(
-                "values are so large that their squares overflow", where=self.rows.source, hint="Rescale the data."
-            )
         gram, mean, raw = self._centred(measured)
+        self.check_range(bool(np.isfinite(measured.matrix).all()), raw, mean)
         if self.options.standardise:
             deviation = self.standardise(np.diag(gram).copy(), mean)
             gram /= np.outer(deviation, deviation)
