@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 import leyden as ly
 from leyden.errors import BudgetError, DataError, OptionError, SolutionError
+from leyden.factor.enclosure import krylov_ceiling
+from leyden.factor.krylov import KrylovSpace
 
 _spec = importlib.util.spec_from_file_location("spectra", Path(__file__).with_name("spectra.py"))
 spectra = importlib.util.module_from_spec(_spec)
@@ -251,6 +253,28 @@ def test_more_passes_than_allowed_are_not_made():
     found = ly.svd(a, 3, method="krylov", passes=3, tol=1e-9)
     assert len(found.trace.passes) == 3
     assert not found.certificate.holds
+
+
+@pytest.mark.parametrize("method", ["gram", "krylov", "outer"])
+@pytest.mark.parametrize("passes", [2, 3, 4])
+@pytest.mark.parametrize("scale", [False, True])
+def test_passes_of_all_kinds_count(method, passes, scale):
+    a = np.random.default_rng(27).standard_normal((60, 200))
+    a[:, 3] *= 1e-9
+    run = ly.plan.pca(a, 30, method=method, passes=passes, scale=scale, tol=1e-14)
+    if method == "krylov" and scale and passes == 2:
+        with pytest.raises(OptionError, match="three passes"):
+            run.run()
+    else:
+        assert len(run.run().trace.passes) + (method == "outer") <= passes
+
+
+def test_the_remainder_of_a_ceiling_allows_for_errors_of_the_images():
+    space = KrylovSpace(np.eye(6)[:, :2], 6)
+    space.add(np.eye(6)[:, :2], 1e-3)
+    assert space.drift >= 2e-3
+    exact, drifted = (krylov_ceiling(1, 1.0, 100, 12, 5, drift, 1e-9).value for drift in (0.0, 1e-3))
+    assert drifted >= exact * (1 + 2e-3) * (1 - 1e-12)
 
 
 def test_a_small_budget_restarts_the_space_and_reaches_the_same():

@@ -129,7 +129,7 @@ def rayleigh_ritz(w: np.ndarray, image: Image) -> Ritz:
     lower = np.maximum(sigma * (1 - relative) - total_error, 0.0) / stretch
     upper = (sigma * (1 + relative) + total_error) * stretch / (1 - omega)
     if not image.graded:
-        absolute = (image.row_unit + gamma(4 * l + 4) * math.sqrt(l)) * raw**2
+        absolute = (image.row_unit + 2 * l * image.sum_unit + gamma(4 * l + 4) * math.sqrt(l)) * raw**2
         lower = np.sqrt(np.maximum(sigma**2 - absolute, 0.0)) / stretch
         upper = np.sqrt(sigma**2 + absolute) * stretch / (1 - omega)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -141,8 +141,8 @@ def rayleigh_ritz(w: np.ndarray, image: Image) -> Ritz:
     if image.left is not None:
         # ‖fl(B − BWWᵀ)‖, each row of which is in error by γ ‖b‖.
         slack = 2 * (image.row_unit + gamma(l + 4)) * math.sqrt(l + 1) * raw + omega * raw
-        size = math.sqrt(image.left)
-        measured = max(size * (1 - image.sum_unit) - slack, 0.0) ** 2, (size * (1 + image.sum_unit) + slack) ** 2
+        size, unit = math.sqrt(image.left), image.row_unit + image.sum_unit
+        measured = max(size * (1 - unit) - slack, 0.0) ** 2, (size * (1 + unit) + slack) ** 2
         left = max(left[0], measured[0]), min(left[1], measured[1])
     rounding = image.row_unit + image.sum_unit
     return Ritz(w_new, sigma, lower, upper, triplet, image_residual, image.total, left, omega, rounding)
@@ -262,7 +262,8 @@ def krylov_ceiling(count: int, theta: float, d: int, width: int, steps: int, dri
     with np.errstate(over="ignore"):
         growth = np.cosh((steps - 1) * np.arccosh(2 / beta - 1))
     kappa = float((beta / (1 + (tau / growth) ** 2)).max())
-    return Ceiling(count, (theta + drift) / kappa + drift, 1 - failure)
+    # H + E + ‖E‖ is positive and has the same space; its eigenvalues are no less than those of H.
+    return Ceiling(count, (theta + 2 * drift) / kappa, 1 - failure)
 
 
 @dataclass(frozen=True)
@@ -307,7 +308,7 @@ def enclose(ritz: Ritz, k: int, outside: float = math.inf, ceilings: Sequence[Ce
             upper, sure = tighter, max(0.0, 1 - sum(1 - c.confidence for c in ceilings))
     lower, sigma2 = ritz.lower[:k], ritz.sigma[:k] ** 2
     above, below = np.append(np.inf, lower[:-1]), upper[1 : k + 1]
-    gap = np.minimum(above**2 - sigma2, sigma2 - below**2)
+    gap = np.minimum(above**2 - sigma2, sigma2 - below**2) - 8 * U * sigma2
     with np.errstate(divide="ignore", invalid="ignore"):
         sine = np.where(gap > 0, ritz.image_residual[:k] / np.maximum(gap, 1e-300), 1.0)
     spectral = float(ritz.lower[k]) if k < l else 0.0, _spectral(ritz, k, float(upper[k]))
@@ -320,7 +321,8 @@ def _upper(ritz: Ritz, outside: float, ceilings: Sequence[Ceiling]) -> np.ndarra
     """Upper bounds on the l + 1 leading singular values of B, the last of which may not exist."""
     d, l = ritz.w.shape
     outside = 0.0 if l == d else min(outside, ritz.left2[1])
-    theta_up, theta_low, squares = ritz.upper**2, ritz.lower**2, ritz.image_residual**2
+    theta_up, theta_low = ritz.upper**2, ritz.lower**2
+    squares = (ritz.image_residual * (1 + 2 * ritz.orthonormality)) ** 2
     norm = math.sqrt(float(squares.sum()))
     best = np.append(
         np.minimum(
@@ -333,8 +335,13 @@ def _upper(ritz: Ritz, outside: float, ceilings: Sequence[Ceiling]) -> np.ndarra
         best[ceiling.count :] = np.minimum(best[ceiling.count :], math.sqrt(ceiling.value))
     for j in range(l, 0, -1):
         ceiling2 = float(best[j]) ** 2 * (1 + 4 * U)
-        distance = theta_low[:j] - ceiling2
-        if distance[-1] > 0:
+        if ritz.sigma[j - 1] == 0:
+            continue
+        # ``(Y + E)ᵀ(Y + E) ≽ (1 − e/σ_j) YᵀY − e σ_j`` for ``‖E‖ ≤ e``.
+        error = float(ritz.sigma[j - 1] - ritz.lower[j - 1])
+        form = ritz.sigma[:j] ** 2 * (1 - error / ritz.sigma[j - 1] - 8 * U) - error * ritz.sigma[j - 1]
+        distance = np.minimum(theta_low[:j], form) - ceiling2
+        if distance.min() > 0:
             best[:j] = np.minimum(best[:j], np.sqrt(theta_up[:j] + float((squares[:j] / distance).sum())))
     best = np.minimum.accumulate(best)
     return best * (1 + 4 * U)

@@ -89,7 +89,7 @@ class Image:
     squares : ndarray, shape (d,)
         ``‖b_j‖²`` of the columns of B.
     left : float or None
-        ``‖B − B W Wᵀ‖_F²`` where it was measured directly, in relative error of ``sum_unit`` and of ``(row_unit F)²``.
+        ``‖B − B W Wᵀ‖_F²`` where it was measured directly, in relative error of ``row_unit + sum_unit`` and of ``(row_unit F)²``.
     row_unit, sum_unit : float
     graded : bool
         Whether ``m`` is a product of computed columns as said above. One taken from a Gram matrix is not: its entries
@@ -190,7 +190,7 @@ class BlockImage(Reduction[ImageState, Image]):
         if self.remainder:
             left = np.matmul(y, self.w.T, out=scratch.array("left", (self.tile_rows, d), self.dtype)[:m])
             np.subtract(packed, left, out=left)
-            state.left += float(np.vdot(left, left))
+            state.left += float(np.einsum("ij,ij->i", left, left).sum())
         state.longest = d
         state.additions += 1
 

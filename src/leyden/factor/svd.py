@@ -382,8 +382,10 @@ class _Run:
         l = min(self.k + EXTRA_PAIRS, self.d)
         theta, w, after = _leading(gram, l)
         outside = remainder_norm(gram, w, theta, after) if l < self.d else 0.0
-        # Entries are right to `rounding` times the norms of their columns, so H is to that times the trace.
-        error = 1.01 * (measured.rounding + (4 * gamma(16) if self.options.centre else 0.0)) + gamma(self.d + l + 4)
+        # Entries are right to `rounding` times the norms of their columns, so H is to that times the trace; what
+        # centring takes off, a product of two sums, to twice that.
+        centring = 2 * measured.rounding + 4 * gamma(16) if self.options.centre else 0.0
+        error = 1.01 * (measured.rounding + centring) + gamma(self.d + l + 4)
         image = Image(
             gram @ w, w.T @ gram @ w, np.full(l, math.sqrt(raw)), total, raw, mean, np.diag(gram).copy(), None, error, gamma(self.d), graded=False
         )
@@ -433,36 +435,40 @@ class _Run:
         del b
         image = self.image(w, "certificate")
         ritz = rayleigh_ritz(w, image)
-        if not self.enough(ritz):
-            return self.krylov(start=ritz.w)
+        if not self.enough(ritz) and self.passes >= 4:
+            return self.krylov(start=ritz.w, made=2)
         # B Bᵀ has the eigenvalues of H; in error are the products, and the rows they are made of.
         beyond = remainder_norm(products, p, theta, after) if l < self.n else 0.0
         beyond += (gamma(self.d + 4) + 32 * U) * image.raw
         return self.found(ritz, image, ceilings=[Ceiling(l, beyond, 1.0)])
 
-    def krylov(self, start: np.ndarray | None = None) -> Found:
-        """Block Lanczos, and a last pass that certifies what it found."""
+    def krylov(self, start: np.ndarray | None = None, made: int = 0) -> Found:
+        """Block Lanczos, and a last pass that certifies what it found; ``made`` passes were made before."""
         options, k = self.options, self.k
         if options.standardise and start is None:
+            if self.passes < 3:
+                raise OptionError("scaled columns take three passes at least", hint="Give passes=3, or do not scale.")
+            made = 1
             zero = self.image(np.zeros((self.d, 1)), "column moments")
             deviation = self.standardise(zero.squares, zero.mean)
             self.frame = self.frame.standardised(deviation / self.frame.unit)
         room = capacity(self.rows, options)
         space = KrylovSpace(gaussian(self.d, self.width, options.seed) if start is None else start, room)
-        goal, number = GOAL, 0
+        goal = GOAL
         while True:
-            number += 1
+            made += 1
             image = self.image(space.block, "block Lanczos", graded=False)
-            space.add(image.s)
+            space.add(image.s, math.sqrt(image.s.shape[1]) * image.row_unit * image.raw)
             pairs = space.pairs(self.width)
             far = pairs.unconverged(k, options.tol)
-            self.engine.trace.remarks.append(f"pass {number}: residual {far * options.tol:.1e}")
-            last = space.invariant or number >= self.passes - 1
+            self.engine.trace.remarks.append(f"pass {made}: residual {far * options.tol:.1e}")
+            last = space.invariant or made >= self.passes - 1
             if far <= goal or last:
                 w = space.vectors(pairs)
                 image = self.image(w, "certificate")
                 ritz = rayleigh_ritz(w, image)
-                if last or self.enough(ritz) or goal < 1e-3 * GOAL:
+                made += 1
+                if last or self.enough(ritz) or goal < 1e-3 * GOAL or made > self.passes - 2:
                     break
                 goal *= 0.1
             if space.full:
@@ -485,7 +491,7 @@ class _Run:
         ``‖H v − λ v‖ ≤ tr(H − Ĥ)`` for its eigenvectors. A shift by more than the rounding errors of S keeps it so.
         """
         if self.options.standardise:
-            raise OptionError("scaled columns take two passes at least", hint="Give passes=2, or do not scale.")
+            raise OptionError("scaled columns take two passes at least", hint="Give passes=3, or do not scale.")
         q = orthonormal(gaussian(self.d, self.width, self.options.seed))
         image = self.image(q, "sketch")
         l = self.width
