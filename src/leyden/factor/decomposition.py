@@ -60,7 +60,8 @@ class SVD(Solution):
     lower, upper : ndarray, shape (k,)
         Certified enclosure of the singular values.
     residual : ndarray, shape (k,)
-        Certified bound on ``‖Aᵀu − σv‖``.
+        Certified bound on ``‖Aᵀu − σv‖``, u being ``A v / σ`` as the certificate computed it; or on ``‖A v‖``, where
+        that is less. Another rounding of u, that of ``U`` among them, may add ``u ‖A‖_F² / σ``.
     angle : ndarray, shape (k,)
         Certified bound on the sine of the angle between each row of ``Vt`` and the true vector; 1 where no gap between
         singular values can be shown.
@@ -178,7 +179,11 @@ class SVD(Solution):
         executor: Executor | None = None,
         progress: bool | None = False,
     ) -> Certificate:
-        """Measure the certificate again by one pass over the data, from the right vectors alone."""
+        """Measure the certificate again from the right vectors, by one pass over the data, and left vectors by another.
+
+        Whatever is saved is compared with the data: values, vectors, enclosures, residuals, angles, means, deviations,
+        left vectors in memory, and the bounds of the certificate.
+        """
         if b is not None or weights is not None:
             raise OptionError(f"a solution of {self.kind} has no targets and no weights")
         runs, shown = as_executor(executor), Progress(check.progress(progress))
@@ -218,7 +223,7 @@ class SVD(Solution):
     # Whatever is compared is compared so that a NaN fails.
 
     def _false_vectors(self, ritz: Ritz, image: Image, unit: float) -> Iterator[str]:
-        """What is wrong with the triplets: their own residuals are measured, not those of Ritz vectors of their span."""
+        """What is wrong with the triplets: their own residuals count, not those of Ritz vectors of their span."""
         s, lower, v = self.s * unit, self.lower * unit, self.Vt.T
         raw = math.sqrt(image.raw)
         residual = np.linalg.norm(image.s - v * s**2, axis=0) - image.sum_unit * raw * image.lengths
@@ -505,7 +510,7 @@ def _relative(value: float, to: float) -> float:
 
 def _bounds(ritz: Ritz, enclosure: Enclosure, k: int, unit: float, tol: float | None) -> dict[str, Bound]:
     top = float(ritz.lower[0])
-    norm = math.sqrt(ritz.frobenius2)
+    norm = math.sqrt(ritz.within2[0]), math.sqrt(ritz.within2[1])
 
     residual = _relative(float(ritz.residual[:k].max()), top)
     width = _relative(float((enclosure.upper - enclosure.lower).max()), top)
@@ -519,12 +524,13 @@ def _bounds(ritz: Ritz, enclosure: Enclosure, k: int, unit: float, tol: float | 
             "rigorous" if sure == 1 else "probabilistic", None, sure,
         ),
         Bound(
-            "frobenius_error", _relative(math.sqrt(left2), norm), "‖A − UΣVᵀ‖_F relative to ‖A‖_F", "rigorous",
-            lower=_relative(math.sqrt(left2_low), norm),
+            "frobenius_error", _relative(math.sqrt(left2), norm[0]), "‖A − UΣVᵀ‖_F relative to ‖A‖_F", "rigorous",
+            lower=_relative(math.sqrt(left2_low), norm[1]),
         ),
         Bound(
             "spectral_error", _relative(enclosure.spectral[1], top), "‖A − UΣVᵀ‖₂ relative to σ_1",
-            "rigorous" if sure == 1 else "probabilistic", None, sure, lower=_relative(enclosure.spectral[0], top),
+            "rigorous" if sure == 1 else "probabilistic", None, sure,
+            lower=_relative(enclosure.spectral[0], float(enclosure.upper[0])),
         ),
         Bound("orthonormality", ritz.orthonormality, "‖VᵀV − I‖₂", "rigorous"),
         Bound("rounding", ritz.rounding, "rounding of AᵀAv in the certificate, relative to ‖A‖_F²", "rigorous"),

@@ -56,7 +56,9 @@ class Ritz:
     image_residual : ndarray, shape (l,)
         Bound on ``‖H w − σ² w‖``.
     frobenius2 : float
-        ``‖B‖_F²``.
+        ``‖B‖_F²``, as computed.
+    within2 : (float, float)
+        Enclosure of ``‖B‖_F²``.
     left2 : (float, float)
         Enclosure of ``‖B − B W Wᵀ‖_F²``.
     orthonormality : float
@@ -72,6 +74,7 @@ class Ritz:
     residual: np.ndarray
     image_residual: np.ndarray
     frobenius2: float
+    within2: tuple[float, float]
     left2: tuple[float, float]
     orthonormality: float
     rounding: float
@@ -136,7 +139,7 @@ def rayleigh_ritz(w: np.ndarray, image: Image) -> Ritz:
         triplet = np.where(lower > 0, triplet_residual / np.maximum(lower, np.finfo(float).tiny), np.inf)
     triplet = np.minimum(np.maximum(triplet + 2 * omega * raw, total_error), upper)
     captured = float((lower**2).sum()), float((upper**2).sum())
-    total = image.total * (1 - image.sum_unit) - image.sum_unit * image.raw, image.total + image.sum_unit * image.raw
+    total = max(image.total - image.sum_unit * image.raw, 0.0), image.total + image.sum_unit * image.raw
     left = max(total[0] - captured[1], 0.0), max(total[1] - captured[0], 0.0)
     if image.left is not None:
         # ‖fl(B − BWWᵀ)‖, each row of which is in error by γ ‖b‖.
@@ -145,7 +148,7 @@ def rayleigh_ritz(w: np.ndarray, image: Image) -> Ritz:
         measured = max(size * (1 - unit) - slack, 0.0) ** 2, (size * (1 + unit) + slack) ** 2
         left = max(left[0], measured[0]), min(left[1], measured[1])
     rounding = image.row_unit + image.sum_unit
-    return Ritz(w_new, sigma, lower, upper, triplet, image_residual, image.total, left, omega, rounding)
+    return Ritz(w_new, sigma, lower, upper, triplet, image_residual, image.total, total, left, omega, rounding)
 
 
 def _eigen(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -98,7 +98,9 @@ class KrylovSpace:
         q = q[:, :keep]
         # What orthonormalisation leaves within the space, or loses, is as if H were another matrix.
         within = float(np.linalg.norm(w.T @ q)) if keep else 0.0
-        self.drift = math.hypot(self.drift, math.hypot(dropped, within * float(np.linalg.norm(r))) + 1e-15 * scale + 2 * error)
+        self.drift = math.hypot(
+            self.drift, math.hypot(dropped, within * float(np.linalg.norm(r))) + 1e-15 * scale + 2 * error
+        )
         if within > 1e-14:
             q = orthonormal(q - w @ (w.T @ q))
         self.block = q

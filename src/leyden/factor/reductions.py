@@ -89,7 +89,8 @@ class Image:
     squares : ndarray, shape (d,)
         ``‖b_j‖²`` of the columns of B.
     left : float or None
-        ``‖B − B W Wᵀ‖_F²`` where it was measured directly, in relative error of ``row_unit + sum_unit`` and of ``(row_unit F)²``.
+        ``‖B − B W Wᵀ‖_F²`` where it was measured directly, in relative error of ``row_unit + sum_unit`` and of
+        ``(row_unit F)²``.
     row_unit, sum_unit : float
     graded : bool
         Whether ``m`` is a product of computed columns as said above. One taken from a Gram matrix is not: its entries

@@ -378,7 +378,7 @@ class _Run:
             raw = float((np.diag(gram) + self.n * (mean / deviation) ** 2).sum())
             mean = mean / deviation
             self.frame = self.frame.standardised(deviation / self.frame.unit)
-        total = float(np.trace(gram))
+        total = max(float(np.trace(gram)), 0.0)
         l = min(self.k + EXTRA_PAIRS, self.d)
         theta, w, after = _leading(gram, l)
         outside = remainder_norm(gram, w, theta, after) if l < self.d else 0.0
@@ -387,7 +387,17 @@ class _Run:
         centring = 2 * measured.rounding + 4 * gamma(16) if self.options.centre else 0.0
         error = 1.01 * (measured.rounding + centring) + gamma(self.d + l + 4)
         image = Image(
-            gram @ w, w.T @ gram @ w, np.full(l, math.sqrt(raw)), total, raw, mean, np.diag(gram).copy(), None, error, gamma(self.d), graded=False
+            gram @ w,
+            w.T @ gram @ w,
+            np.full(l, math.sqrt(raw)),
+            total,
+            raw,
+            mean,
+            np.diag(gram).copy(),
+            None,
+            error,
+            gamma(self.d),
+            graded=False,
         )
         ritz = rayleigh_ritz(w, image)
         outside += error * raw
@@ -507,8 +517,9 @@ class _Run:
         left = max(image.total + image.sum_unit * image.raw - float(theta.sum()), 0.0) + self.d * slack
         with np.errstate(divide="ignore"):
             residual = np.minimum(left / lower, np.sqrt(theta + left))
+        total = max(image.total - image.sum_unit * image.raw, 0.0), image.total + image.sum_unit * image.raw
         ritz = Ritz(
-            w * signs(w), np.sqrt(theta), lower, upper, residual, np.full(l, np.inf), image.total, (0.0, left),
+            w * signs(w), np.sqrt(theta), lower, upper, residual, np.full(l, np.inf), image.total, total, (0.0, left),
             orthonormality(w), image.row_unit + image.sum_unit,
         )  # fmt: skip
         return Found(ritz, image.mean, self.frame, left, (), estimate=True)
