@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import leyden as ly
-from leyden.errors import BudgetError, DataError, OptionError
+from leyden.errors import BudgetError, DataError, OptionError, SolutionError
+from leyden.factor.enclosure import krylov_ceiling
+from leyden.factor.krylov import KrylovSpace
 
 _spec = importlib.util.spec_from_file_location("spectra", Path(__file__).with_name("spectra.py"))
 spectra = importlib.util.module_from_spec(_spec)
@@ -90,6 +94,23 @@ def test_the_certified_errors_are_those_of_the_factors(method):
     assert np.linalg.norm(found.U.T @ found.U - np.eye(6)) <= bounds["left_orthonormality"].value + 1e-13
 
 
+def test_a_norm_that_is_all_rounding_is_not_negative():
+    for seed in range(30):
+        a = np.random.default_rng(seed).standard_normal((7, 1)) * 1e-9 + 1.1
+        found = ly.pca(sp.csr_array(a), 1, method="gram")
+        assert not spectra.outside(found.lower, found.upper, spectra.singular_values(a, centre=True))
+
+
+def test_relative_errors_are_relative_to_what_the_norms_may_be():
+    rng = np.random.default_rng(28)
+    a = np.linalg.qr(rng.standard_normal((17, 5)))[0] * [1, 1, 1e-2, 1e-2, 1e-2] + 1e4
+    found = ly.pca(sp.csr_array(a), 2, method="gram")
+    s = [float(value) for value in spectra.singular_values(a, centre=True)]
+    spectral, frobenius = (found.certificate.bounds[name] for name in ("spectral_error", "frobenius_error"))
+    assert spectral.lower <= s[2] / s[0] <= spectral.value
+    assert frobenius.lower <= math.hypot(*s[2:]) / math.hypot(*s) <= frobenius.value
+
+
 def test_the_angles_bound_the_distance_to_the_true_vectors():
     rng = np.random.default_rng(2)
     a = rng.standard_normal((200, 30)) * 0.7 ** np.arange(30)
@@ -126,6 +147,40 @@ def test_a_factor_of_the_matrix_is_one_of_its_singular_values(factor):
     assert other.certificate.holds
 
 
+@pytest.mark.parametrize("method", ["gram", "krylov"])
+def test_what_is_small_and_rare_is_not_taken_for_zero(method):
+    a = np.zeros((9000, 2))
+    a[500] = [3e-170, 4e-170]
+    found = ly.svd(a, 1, method=method)
+    assert np.allclose(found.s / 5e-170, 1, rtol=1e-12)
+    assert found.certificate.holds
+
+
+@pytest.mark.parametrize("method", ["gram", "krylov"])
+def test_columns_whose_squares_underflow_are_refused(method):
+    a = np.column_stack([np.ones(50), 1e-200 * np.random.default_rng(26).standard_normal(50)])
+    with pytest.raises(DataError, match="underflow"):
+        ly.pca(a, 1, method=method)
+    a[25:, 0] = 0
+    with pytest.raises(DataError, match="'x1' has no variance"):
+        ly.pca(a * [1, 1e42], 1, scale=True, method=method)
+
+
+@pytest.mark.parametrize("factor", [1e-290, 5e307])
+def test_the_ends_of_the_range(factor):
+    a = np.array([[1, 0.5], [0.25, 0.5], [1, 1]]) * factor
+    found = ly.svd(a, 1, u=True)
+    assert not spectra.outside(found.lower, found.upper, spectra.singular_values(a))
+    assert np.isclose(found.s[0], factor * np.linalg.svd(a / factor, compute_uv=False)[0], rtol=1e-12)
+    assert ly.verify(found, a).holds
+
+
+@pytest.mark.parametrize(("value", "why"), [(1e308, "overflow"), (1e-310, "underflow"), (5e-324, "underflow")])
+def test_a_norm_that_is_no_normal_number_is_refused(value, why):
+    with pytest.raises(DataError, match=why):
+        ly.svd(np.full((300, 2), value), 1)
+
+
 def test_rows_of_zero_and_their_order_do_not_matter():
     rng = np.random.default_rng(4)
     a = rng.standard_normal((60, 9))
@@ -160,6 +215,15 @@ def test_sparse_columns_are_centred_without_being_filled():
         assert np.allclose(found.s, np.linalg.svd(dense - dense.mean(axis=0), compute_uv=False)[:4], rtol=1e-9)
         assert np.allclose(found.transform(a), (dense - dense.mean(axis=0)) @ found.Vt.T, atol=1e-10)
         assert ly.verify(found, a).holds
+
+
+@pytest.mark.parametrize("method", ["gram", "krylov"])
+@pytest.mark.parametrize("mean", [1e2, 1e4, 1e6])
+def test_what_the_means_of_sparse_columns_cancel_is_in_the_bounds(method, mean):
+    a = np.random.default_rng(20).standard_normal((60, 4)) * [3, 2, 1, 0.5] + mean
+    found = ly.pca(sp.csr_array(a), 3, method=method)
+    assert not spectra.outside(found.lower, found.upper, spectra.singular_values(a, centre=True))
+    assert found.certificate.holds == (mean == 1e2)
 
 
 def test_scores_and_their_inverse():
@@ -207,6 +271,28 @@ def test_more_passes_than_allowed_are_not_made():
     found = ly.svd(a, 3, method="krylov", passes=3, tol=1e-9)
     assert len(found.trace.passes) == 3
     assert not found.certificate.holds
+
+
+@pytest.mark.parametrize("method", ["gram", "krylov", "outer"])
+@pytest.mark.parametrize("passes", [2, 3, 4])
+@pytest.mark.parametrize("scale", [False, True])
+def test_passes_of_all_kinds_count(method, passes, scale):
+    a = np.random.default_rng(27).standard_normal((60, 200))
+    a[:, 3] *= 1e-9
+    run = ly.plan.pca(a, 30, method=method, passes=passes, scale=scale, tol=1e-14)
+    if method == "krylov" and scale and passes == 2:
+        with pytest.raises(OptionError, match="three passes"):
+            run.run()
+    else:
+        assert len(run.run().trace.passes) + (method == "outer") <= passes
+
+
+def test_the_remainder_of_a_ceiling_allows_for_errors_of_the_images():
+    space = KrylovSpace(np.eye(6)[:, :2], 6)
+    space.add(np.eye(6)[:, :2], 1e-3)
+    assert space.drift >= 2e-3
+    exact, drifted = (krylov_ceiling(1, 1.0, 100, 12, 5, drift, 1e-9).value for drift in (0.0, 1e-3))
+    assert drifted >= exact * (1 + 2e-3) * (1 - 1e-12)
 
 
 def test_a_small_budget_restarts_the_space_and_reaches_the_same():
@@ -285,6 +371,71 @@ def test_a_tampered_answer_does_not_verify(name, tmp_path):
         values.flat[1] *= 1.001
     np.save(file, values)
     assert not ly.verify(tmp_path / "out", a).holds
+
+
+def tamper(what, folder):
+    """One false claim in a saved answer."""
+    document = json.loads((folder / "solution.json").read_text())
+    arrays = {name: np.load(folder / f"{name}.npy") for name in ("s", "Vt", "enclosure", "angle", "mean", "U")}
+    bounds, problem = document["certificate"]["bounds"], document["problem"]
+    match what:
+        case "norm":
+            problem["frobenius_norm"] = math.nan
+            arrays["s"] *= 2
+        case "order":
+            arrays["Vt"] = arrays["Vt"][::-1]
+        case "mixed":
+            arrays["Vt"][:2] = np.array([[0.8, 0.6], [-0.6, 0.8]]) @ arrays["Vt"][:2]
+        case "angle":
+            arrays["angle"] *= 1e-6
+        case "lower":
+            arrays["enclosure"][0, -1] = arrays["s"][-1] * (1 + 1e-6)
+            arrays["enclosure"][1, -1] = arrays["s"][-1] * (1 + 2e-6)
+        case "mean":
+            arrays["mean"][0] += 1e-4
+        case "left":
+            arrays["U"][5, 1] *= 1.001
+        case "verb":
+            document["kind"], problem["options"]["centre"] = "svd", False
+        case "tolerance":
+            bounds["residual"]["tolerance"] = 0.5
+        case _:
+            bounds[what]["value"] *= 1e-3
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    (folder / "solution.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["norm", "order", "mixed", "angle", "lower", "mean", "left", "verb", "tolerance", "residual", "singular_values",
+     "frobenius_error", "spectral_error", "orthonormality"],
+)  # fmt: skip
+def test_a_false_claim_does_not_verify(what, tmp_path):
+    rng = np.random.default_rng(22)
+    a = rng.standard_normal((300, 60)) * 0.8 ** np.arange(60) + 1e6
+    found = ly.pca(a, 4, method="krylov", tol=1e-2, scores=True)
+    found.save(tmp_path / "out")
+    assert ly.verify(tmp_path / "out", a).holds
+    tamper(what, tmp_path / "out")
+    with suppress(SolutionError):
+        assert not ly.verify(tmp_path / "out", a).holds
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_deviations_that_are_not_those_of_the_columns_do_not_verify(factor):
+    a = np.random.default_rng(23).standard_normal((200, 5)) @ np.random.default_rng(24).standard_normal((5, 5))
+    deviation = a.std(axis=0, ddof=1) * [1, 1, factor, 1, 1]
+    found = ly.pca(a / deviation, 2, tol=1e-6)
+    found._mean, found._deviation = found._mean * deviation, deviation
+    found._options["standardise"] = True
+    assert not ly.verify(found, a).holds
+
+
+@pytest.mark.parametrize("method", ["sketch", "gram"])
+def test_an_answer_of_one_pass_verifies(method):
+    a = np.random.default_rng(25).standard_normal((300, 40)) * 0.7 ** np.arange(40)
+    assert ly.verify(ly.svd(a, 8, method=method, passes=1, u=True), a).holds
 
 
 # ---------------------------------------------------------------- bad input

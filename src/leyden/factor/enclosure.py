@@ -56,7 +56,9 @@ class Ritz:
     image_residual : ndarray, shape (l,)
         Bound on ``‖H w − σ² w‖``.
     frobenius2 : float
-        ``‖B‖_F²``.
+        ``‖B‖_F²``, as computed.
+    within2 : (float, float)
+        Enclosure of ``‖B‖_F²``.
     left2 : (float, float)
         Enclosure of ``‖B − B W Wᵀ‖_F²``.
     orthonormality : float
@@ -72,6 +74,7 @@ class Ritz:
     residual: np.ndarray
     image_residual: np.ndarray
     frobenius2: float
+    within2: tuple[float, float]
     left2: tuple[float, float]
     orthonormality: float
     rounding: float
@@ -104,10 +107,9 @@ def rayleigh_ritz(w: np.ndarray, image: Image) -> Ritz:
     raw = math.sqrt(image.raw * (1 + 2 * image.sum_unit))
     # Errors of a column of y = B w, of its image, and of the products of computed columns.
     y_error = image.row_unit * raw * 1.01
-    lengths = np.sqrt(np.maximum(np.diag(image.m), 0.0))
-    sum_error, row_error = image.sum_unit * raw * (lengths + y_error), image.row_unit * raw**2
+    sum_error, row_error = image.sum_unit * raw * (image.lengths + y_error), image.row_unit * raw**2
     x, sigma, relative, noise = (
-        _graded(image.m, image.sum_unit, y_error) if image.graded else (*_eigen(image.m), 0.0, 0.0)
+        _graded(image.m, image.lengths, image.sum_unit, y_error) if image.graded else (*_eigen(image.m), 0.0, 0.0)
     )
     order = np.argsort(-sigma, kind="stable")
     x, sigma = x[:, order], sigma[order]
@@ -130,23 +132,23 @@ def rayleigh_ritz(w: np.ndarray, image: Image) -> Ritz:
     lower = np.maximum(sigma * (1 - relative) - total_error, 0.0) / stretch
     upper = (sigma * (1 + relative) + total_error) * stretch / (1 - omega)
     if not image.graded:
-        absolute = (image.row_unit + gamma(4 * l + 4) * math.sqrt(l)) * raw**2
+        absolute = (image.row_unit + 2 * l * image.sum_unit + gamma(4 * l + 4) * math.sqrt(l)) * raw**2
         lower = np.sqrt(np.maximum(sigma**2 - absolute, 0.0)) / stretch
         upper = np.sqrt(sigma**2 + absolute) * stretch / (1 - omega)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         triplet = np.where(lower > 0, triplet_residual / np.maximum(lower, np.finfo(float).tiny), np.inf)
     triplet = np.minimum(np.maximum(triplet + 2 * omega * raw, total_error), upper)
     captured = float((lower**2).sum()), float((upper**2).sum())
-    total = image.total * (1 - image.sum_unit) - image.sum_unit * image.raw, image.total + image.sum_unit * image.raw
+    total = max(image.total - image.sum_unit * image.raw, 0.0), image.total + image.sum_unit * image.raw
     left = max(total[0] - captured[1], 0.0), max(total[1] - captured[0], 0.0)
     if image.left is not None:
         # ‖fl(B − BWWᵀ)‖, each row of which is in error by γ ‖b‖.
         slack = 2 * (image.row_unit + gamma(l + 4)) * math.sqrt(l + 1) * raw + omega * raw
-        size = math.sqrt(image.left)
-        measured = max(size * (1 - image.sum_unit) - slack, 0.0) ** 2, (size * (1 + image.sum_unit) + slack) ** 2
+        size, unit = math.sqrt(image.left), image.row_unit + image.sum_unit
+        measured = max(size * (1 - unit) - slack, 0.0) ** 2, (size * (1 + unit) + slack) ** 2
         left = max(left[0], measured[0]), min(left[1], measured[1])
     rounding = image.row_unit + image.sum_unit
-    return Ritz(w_new, sigma, lower, upper, triplet, image_residual, image.total, left, omega, rounding)
+    return Ritz(w_new, sigma, lower, upper, triplet, image_residual, image.total, total, left, omega, rounding)
 
 
 def _eigen(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -154,39 +156,45 @@ def _eigen(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x, np.sqrt(np.maximum(values, 0.0))
 
 
-#: Columns of B W shorter than this many times their error are all rounding, and point anywhere.
+#: Columns of B W shorter than this many times their error, or with squares less than as many times those of their
+#: squares, are all rounding, and point anywhere.
 NOISY = 1e3
 
 
-def _graded(m: np.ndarray, unit: float, error: float) -> tuple[np.ndarray, np.ndarray, float, float]:
+def _graded(
+    m: np.ndarray, lengths: np.ndarray, unit: float, error: float
+) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Eigenvectors X and roots of the eigenvalues of a Gram matrix M, with bounds on their relative and absolute error.
 
-    Entry (i, j) of M is in error by ``unit √(m_ii m_jj)``: scaled to a unit diagonal, its eigenvalues are right to
-    ``l unit``, and those of M to ``l unit / λ_min`` of the scaled matrix, relatively (J. Demmel, K. Veselić, "Jacobi's
-    method is more accurate than QR", SIAM J. Matrix Anal. Appl. 13, 1992). Small roots of a graded matrix keep digits
-    that an absolute bound would take from them. Columns that are no longer than their own ``error`` are set apart.
+    Entry (i, j) of M is in error by ``unit h_i h_j``, h = ``lengths``, which is ``√m_ii`` unless a mean was taken off.
+    Scaled to a unit diagonal, its eigenvalues are right to ``l unit max h_i² / m_ii``, and those of M to that by
+    ``λ_min`` of the scaled matrix, relatively (J. Demmel, K. Veselić, "Jacobi's method is more accurate than QR", SIAM
+    J. Matrix Anal. Appl. 13, 1992). Small roots of a graded matrix keep digits that an absolute bound would take from
+    them. Columns that are no longer than their own ``error`` are set apart.
     """
     l = len(m)
     size = np.sqrt(np.maximum(np.diag(m), 0.0))
     order = np.argsort(-size, kind="stable")
-    q = int((size > NOISY * error).sum())
-    order, rest = order[:q], order[q:]
+    clear = ((size > NOISY * error) & (size**2 > NOISY * unit * lengths**2))[order]
+    q = int(clear.sum())
+    order, rest = order[clear], order[~clear]
     x, sigma = np.zeros((l, l)), np.zeros(l)
     x[rest, np.arange(q, l)], sigma[q:] = 1.0, size[rest]
-    noise = float(np.linalg.norm(size[rest])) * (1 + unit + 4 * U)
+    noise = float(np.linalg.norm(np.hypot(size[rest], math.sqrt(unit) * lengths[rest]))) * (1 + 8 * U)
     if q == 0:
         return x, sigma, 0.0, noise
     part = m[np.ix_(order, order)]
     scaled = part / np.outer(size[order], size[order])
     least = float(np.linalg.eigvalsh(scaled)[0]) - 8 * q * gamma(q + 2)
-    if least > 1e-3:
+    spread = unit * float(np.square(lengths[order] / size[order]).max())
+    if least > max(1e-3, 4 * q * spread):
         p, s, _ = np.linalg.svd(size[order, None] * np.linalg.cholesky(scaled))
-        relative = q * (unit + gamma(q + 2)) / least
+        relative = q * (spread + gamma(q + 2)) / least
         # LAPACK's values are right to a few units of the largest.
         absolute = 8 * q * U * float(s[0])
     else:
         p, s = _eigen(part)
-        relative, absolute = 0.0, math.sqrt(q * (unit + gamma(q + 2)) * 1.01) * float(np.linalg.norm(size))
+        relative, absolute = 0.0, math.sqrt(q * (unit + gamma(q + 2)) * 1.01) * float(np.linalg.norm(lengths))
     x[np.ix_(order, np.arange(q))], sigma[:q] = p, s
     return x, sigma, relative, absolute + noise
 
@@ -257,7 +265,8 @@ def krylov_ceiling(count: int, theta: float, d: int, width: int, steps: int, dri
     with np.errstate(over="ignore"):
         growth = np.cosh((steps - 1) * np.arccosh(2 / beta - 1))
     kappa = float((beta / (1 + (tau / growth) ** 2)).max())
-    return Ceiling(count, (theta + drift) / kappa + drift, 1 - failure)
+    # H + E + ‖E‖ is positive and has the same space; its eigenvalues are no less than those of H.
+    return Ceiling(count, (theta + 2 * drift) / kappa, 1 - failure)
 
 
 @dataclass(frozen=True)
@@ -302,7 +311,7 @@ def enclose(ritz: Ritz, k: int, outside: float = math.inf, ceilings: Sequence[Ce
             upper, sure = tighter, max(0.0, 1 - sum(1 - c.confidence for c in ceilings))
     lower, sigma2 = ritz.lower[:k], ritz.sigma[:k] ** 2
     above, below = np.append(np.inf, lower[:-1]), upper[1 : k + 1]
-    gap = np.minimum(above**2 - sigma2, sigma2 - below**2)
+    gap = np.minimum(above**2 - sigma2, sigma2 - below**2) - 8 * U * sigma2
     with np.errstate(divide="ignore", invalid="ignore"):
         sine = np.where(gap > 0, ritz.image_residual[:k] / np.maximum(gap, 1e-300), 1.0)
     spectral = float(ritz.lower[k]) if k < l else 0.0, _spectral(ritz, k, float(upper[k]))
@@ -315,7 +324,8 @@ def _upper(ritz: Ritz, outside: float, ceilings: Sequence[Ceiling]) -> np.ndarra
     """Upper bounds on the l + 1 leading singular values of B, the last of which may not exist."""
     d, l = ritz.w.shape
     outside = 0.0 if l == d else min(outside, ritz.left2[1])
-    theta_up, theta_low, squares = ritz.upper**2, ritz.lower**2, ritz.image_residual**2
+    theta_up, theta_low = ritz.upper**2, ritz.lower**2
+    squares = (ritz.image_residual * (1 + 2 * ritz.orthonormality)) ** 2
     norm = math.sqrt(float(squares.sum()))
     best = np.append(
         np.minimum(
@@ -328,8 +338,13 @@ def _upper(ritz: Ritz, outside: float, ceilings: Sequence[Ceiling]) -> np.ndarra
         best[ceiling.count :] = np.minimum(best[ceiling.count :], math.sqrt(ceiling.value))
     for j in range(l, 0, -1):
         ceiling2 = float(best[j]) ** 2 * (1 + 4 * U)
-        distance = theta_low[:j] - ceiling2
-        if distance[-1] > 0:
+        if ritz.sigma[j - 1] == 0:
+            continue
+        # ``(Y + E)ᵀ(Y + E) ≽ (1 − e/σ_j) YᵀY − e σ_j`` for ``‖E‖ ≤ e``.
+        error = float(ritz.sigma[j - 1] - ritz.lower[j - 1])
+        form = ritz.sigma[:j] ** 2 * (1 - error / ritz.sigma[j - 1] - 8 * U) - error * ritz.sigma[j - 1]
+        distance = np.minimum(theta_low[:j], form) - ceiling2
+        if distance.min() > 0:
             best[:j] = np.minimum(best[:j], np.sqrt(theta_up[:j] + float((squares[:j] / distance).sum())))
     best = np.minimum.accumulate(best)
     return best * (1 + 4 * U)

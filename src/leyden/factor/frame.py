@@ -76,9 +76,7 @@ def look(rows: Rows, *, centre: bool, memory: int) -> Frame:
     constant = np.ones(d, dtype=bool)
     for block in _places(rows, memory):
         data: Any = bare(block).data
-        values = data if isinstance(data, np.ndarray) else data.data
-        finite = np.abs(values[np.isfinite(values)], dtype=np.float64)
-        largest = max(largest, float(finite.max(initial=0.0)))
+        largest = max(largest, _largest(data))
         if centre and isinstance(data, np.ndarray):
             first = data[0].astype(np.float64) if first is None else first
             constant &= (data == first).all(axis=0)
@@ -90,9 +88,16 @@ def look(rows: Rows, *, centre: bool, memory: int) -> Frame:
         with np.errstate(all="ignore"):
             shift = np.where(constant, first, total / count)
         shift[~np.isfinite(shift)] = 0.0
+    if largest == 0:
+        largest = _first_nonzero(rows, memory)
     rows.release()
-    unit = 2.0 ** -round(math.log2(largest)) if largest > 0 else 1.0
+    unit = power_near(largest)
     return Frame(shift, np.full(d, unit), unit, centre)
+
+
+def power_near(size: float) -> float:
+    """A power of two that brings ``size`` near one, or as near as its own inverse allows."""
+    return 2.0 ** -max(-1000, min(round(math.log2(size)), 1000)) if 0 < size < math.inf else 1.0
 
 
 def _places(rows: Rows, memory: int) -> Iterator[Block]:
@@ -102,3 +107,19 @@ def _places(rows: Rows, memory: int) -> Iterator[Block]:
     starts = range(0, n, max(length, n // PLACES))
     for start in starts[:PLACES]:
         yield rows.read(start, min(start + length, n))
+
+
+def _first_nonzero(rows: Rows, memory: int) -> float:
+    """The largest entry of the first rows that are not zero."""
+    fitting = int(max(memory / 8 - rows.reader_nbytes(0), 0) / max(rows.row_nbytes + 8 * rows.shape[1], 1))
+    n, length = rows.shape[0], max(1, min(rows.shape[0], 4096, fitting))
+    for start in range(0, n, length):
+        largest = _largest(bare(rows.read(start, min(start + length, n))).data)
+        if largest > 0:
+            return largest
+    return 0.0
+
+
+def _largest(data: Any) -> float:
+    values = data if isinstance(data, np.ndarray) else data.data
+    return float(np.abs(values[np.isfinite(values)], dtype=np.float64).max(initial=0.0))

@@ -76,8 +76,8 @@ class KrylovSpace:
         self.size, self.steps, self.drift, self._restarted = 0, 0, 0.0, False
         self.block = orthonormal(start)
 
-    def add(self, image: np.ndarray) -> None:
-        """Take the image of :attr:`block` in, and make the next block."""
+    def add(self, image: np.ndarray, error: float = 0.0) -> None:
+        """Take the image of :attr:`block` in, which is in error by at most ``error``, and make the next block."""
         count = self.block.shape[1]
         here = slice(self.size, self.size + count)
         self.w[:, here], self.s[:, here] = self.block, image
@@ -98,7 +98,9 @@ class KrylovSpace:
         q = q[:, :keep]
         # What orthonormalisation leaves within the space, or loses, is as if H were another matrix.
         within = float(np.linalg.norm(w.T @ q)) if keep else 0.0
-        self.drift = math.hypot(self.drift, math.hypot(dropped, within * float(np.linalg.norm(r))) + 1e-15 * scale)
+        self.drift = math.hypot(
+            self.drift, math.hypot(dropped, within * float(np.linalg.norm(r))) + 1e-15 * scale + 2 * error
+        )
         if within > 1e-14:
             q = orthonormal(q - w @ (w.T @ q))
         self.block = q

@@ -74,10 +74,12 @@ class Image:
     Attributes
     ----------
     s : ndarray, shape (d, l)
-        ``H W``, column i in error by at most ``sum_unit F ‖y_i‖ + row_unit F²`` with F² = ``raw``.
+        ``H W``, column i in error by at most ``sum_unit F h_i + row_unit F²`` with F² = ``raw``, h = ``lengths``.
     m : ndarray, shape (l, l)
-        ``(B W)ᵀ(B W)`` of the computed ``y = B W``: entry (i, j) in error by at most ``sum_unit ‖y_i‖ ‖y_j‖``, where
+        ``(B W)ᵀ(B W)`` of the computed ``y = B W``: entry (i, j) in error by at most ``sum_unit h_i h_j``, where
         column i of the computed y is in error by at most ``row_unit F``.
+    lengths : ndarray, shape (l,)
+        Bounds on ``‖y_i‖`` before the mean was taken off.
     total : float
         ``‖B‖_F²``, in relative error of ``sum_unit`` of ``raw``.
     raw : float
@@ -87,7 +89,8 @@ class Image:
     squares : ndarray, shape (d,)
         ``‖b_j‖²`` of the columns of B.
     left : float or None
-        ``‖B − B W Wᵀ‖_F²`` where it was measured directly, in relative error of ``sum_unit`` and of ``(row_unit F)²``.
+        ``‖B − B W Wᵀ‖_F²`` where it was measured directly, in relative error of ``row_unit + sum_unit`` and of
+        ``(row_unit F)²``.
     row_unit, sum_unit : float
     graded : bool
         Whether ``m`` is a product of computed columns as said above. One taken from a Gram matrix is not: its entries
@@ -96,6 +99,7 @@ class Image:
 
     s: np.ndarray
     m: np.ndarray
+    lengths: np.ndarray
     total: float
     raw: float
     mean: np.ndarray
@@ -187,7 +191,7 @@ class BlockImage(Reduction[ImageState, Image]):
         if self.remainder:
             left = np.matmul(y, self.w.T, out=scratch.array("left", (self.tile_rows, d), self.dtype)[:m])
             np.subtract(packed, left, out=left)
-            state.left += float(np.vdot(left, left))
+            state.left += float(np.einsum("ij,ij->i", left, left).sum())
         state.longest = d
         state.additions += 1
 
@@ -227,6 +231,7 @@ class BlockImage(Reduction[ImageState, Image]):
         l = self.width
         s, m, y, (sums, squares) = state.s[:, :l], state.m[:l, :l], state.y[:l], state.moments
         raw = float(squares.sum())
+        lengths = np.sqrt(np.diag(m) * (1 + 2 * sum_unit))
         if self.frame.centre:
             s = s - np.outer(sums, y / self.n)
             m = m - np.outer(y, y / self.n)
@@ -239,6 +244,7 @@ class BlockImage(Reduction[ImageState, Image]):
         return Image(
             np.ascontiguousarray(s),
             (m + m.T) / 2,
+            lengths,
             math.fsum(squares),
             raw,
             sums / self.n,

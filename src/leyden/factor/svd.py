@@ -63,6 +63,9 @@ GOAL = 0.9
 #: Probability with which a bound that rests on a random start may be wrong.
 FAILURE = 1e-9
 
+#: Squares below this lose digits to underflow, and so would all bounds that are relative to them.
+LEAST_SQUARE = 2.0**-900
+
 #: Share of a sum of squares that is rounding, once the mean was taken off it.
 CANCELLED = 1e-12
 
@@ -320,12 +323,20 @@ class _Run:
         reduction = BlockImage(self.frame, w, self.n, sparse=sparse, graded=graded, remainder=remainder)
         image: Image
         (image,) = self.engine.sweep(self.rows, [reduction], label)
-        if not (np.isfinite(image.s).all() and np.isfinite(image.raw)):
-            raise_nonfinite(self.rows)
-            raise DataError(
-                "values are so large that their squares overflow", where=self.rows.source, hint="Rescale the data."
-            )
+        self.check_range(bool(np.isfinite(image.s).all()), image.raw, image.mean)
         return image
+
+    def check_range(self, finite: bool, raw: float, mean: np.ndarray) -> None:
+        """Refuse sums of squares that overflow or underflow."""
+        if not (finite and np.isfinite(raw)):
+            raise_nonfinite(self.rows)
+        elif raw >= LEAST_SQUARE or not (raw > 0 or mean.any()):
+            return
+        what = "small" if raw < LEAST_SQUARE else "large"
+        flows = "underflow" if raw < LEAST_SQUARE else "overflow"
+        raise DataError(
+            f"values are so {what} that their squares {flows}", where=self.rows.source, hint="Rescale the data."
+        )
 
     def standardise(self, squares: np.ndarray, mean: np.ndarray) -> np.ndarray:
         """Deviations (d,) of the columns as read, from squares about the mean; a constant column is refused."""
@@ -333,6 +344,7 @@ class _Run:
         noise = self.n * (16 * U * np.abs(self.frame.shift) * self.frame.scale) ** 2
         if self.rows.is_sparse:
             noise += CANCELLED * (squares + self.n * mean**2)
+        noise = np.maximum(noise, LEAST_SQUARE)
         flat = np.flatnonzero(~(squares > noise))
         if len(flat):
             names = ", ".join(f"'{self.rows.columns[j]}'" for j in flat[:3]) + (", …" if len(flat) > 3 else "")
@@ -358,26 +370,34 @@ class _Run:
         """Eigenvectors of the whole Gram matrix; a second pass only where its rounding errors are in the way."""
         tile_rows = min(max(2**17 // self.d, 256), 4096)
         (measured,) = self.engine.sweep(self.rows, [FrameGram(self.frame, np.float64, tile_rows)], "Gram matrix")
-        if not np.isfinite(measured.matrix).all():
-            raise_nonfinite(self.rows)
-            raise DataError(
-                "values are so large that their squares overflow", where=self.rows.source, hint="Rescale the data."
-            )
         gram, mean, raw = self._centred(measured)
+        self.check_range(bool(np.isfinite(measured.matrix).all()), raw, mean)
         if self.options.standardise:
             deviation = self.standardise(np.diag(gram).copy(), mean)
             gram /= np.outer(deviation, deviation)
             raw = float((np.diag(gram) + self.n * (mean / deviation) ** 2).sum())
             mean = mean / deviation
             self.frame = self.frame.standardised(deviation / self.frame.unit)
-        total = float(np.trace(gram))
+        total = max(float(np.trace(gram)), 0.0)
         l = min(self.k + EXTRA_PAIRS, self.d)
         theta, w, after = _leading(gram, l)
         outside = remainder_norm(gram, w, theta, after) if l < self.d else 0.0
-        # Entries are right to `rounding` times the norms of their columns, so H is to that times the trace.
-        error = 1.01 * (measured.rounding + (4 * gamma(16) if self.options.centre else 0.0)) + gamma(self.d + l + 4)
+        # Entries are right to `rounding` times the norms of their columns, so H is to that times the trace; what
+        # centring takes off, a product of two sums, to twice that.
+        centring = 2 * measured.rounding + 4 * gamma(16) if self.options.centre else 0.0
+        error = 1.01 * (measured.rounding + centring) + gamma(self.d + l + 4)
         image = Image(
-            gram @ w, w.T @ gram @ w, total, raw, mean, np.diag(gram).copy(), None, error, gamma(self.d), graded=False
+            gram @ w,
+            w.T @ gram @ w,
+            np.full(l, math.sqrt(raw)),
+            total,
+            raw,
+            mean,
+            np.diag(gram).copy(),
+            None,
+            error,
+            gamma(self.d),
+            graded=False,
         )
         ritz = rayleigh_ritz(w, image)
         outside += error * raw
@@ -425,36 +445,40 @@ class _Run:
         del b
         image = self.image(w, "certificate")
         ritz = rayleigh_ritz(w, image)
-        if not self.enough(ritz):
-            return self.krylov(start=ritz.w)
+        if not self.enough(ritz) and self.passes >= 4:
+            return self.krylov(start=ritz.w, made=2)
         # B Bᵀ has the eigenvalues of H; in error are the products, and the rows they are made of.
         beyond = remainder_norm(products, p, theta, after) if l < self.n else 0.0
         beyond += (gamma(self.d + 4) + 32 * U) * image.raw
         return self.found(ritz, image, ceilings=[Ceiling(l, beyond, 1.0)])
 
-    def krylov(self, start: np.ndarray | None = None) -> Found:
-        """Block Lanczos, and a last pass that certifies what it found."""
+    def krylov(self, start: np.ndarray | None = None, made: int = 0) -> Found:
+        """Block Lanczos, and a last pass that certifies what it found; ``made`` passes were made before."""
         options, k = self.options, self.k
         if options.standardise and start is None:
+            if self.passes < 3:
+                raise OptionError("scaled columns take three passes at least", hint="Give passes=3, or do not scale.")
+            made = 1
             zero = self.image(np.zeros((self.d, 1)), "column moments")
             deviation = self.standardise(zero.squares, zero.mean)
             self.frame = self.frame.standardised(deviation / self.frame.unit)
         room = capacity(self.rows, options)
         space = KrylovSpace(gaussian(self.d, self.width, options.seed) if start is None else start, room)
-        goal, number = GOAL, 0
+        goal = GOAL
         while True:
-            number += 1
+            made += 1
             image = self.image(space.block, "block Lanczos", graded=False)
-            space.add(image.s)
+            space.add(image.s, math.sqrt(image.s.shape[1]) * image.row_unit * image.raw)
             pairs = space.pairs(self.width)
             far = pairs.unconverged(k, options.tol)
-            self.engine.trace.remarks.append(f"pass {number}: residual {far * options.tol:.1e}")
-            last = space.invariant or number >= self.passes - 1
+            self.engine.trace.remarks.append(f"pass {made}: residual {far * options.tol:.1e}")
+            last = space.invariant or made >= self.passes - 1
             if far <= goal or last:
                 w = space.vectors(pairs)
                 image = self.image(w, "certificate")
                 ritz = rayleigh_ritz(w, image)
-                if last or self.enough(ritz) or goal < 1e-3 * GOAL:
+                made += 1
+                if last or self.enough(ritz) or goal < 1e-3 * GOAL or made > self.passes - 2:
                     break
                 goal *= 0.1
             if space.full:
@@ -477,7 +501,7 @@ class _Run:
         ``‖H v − λ v‖ ≤ tr(H − Ĥ)`` for its eigenvectors. A shift by more than the rounding errors of S keeps it so.
         """
         if self.options.standardise:
-            raise OptionError("scaled columns take two passes at least", hint="Give passes=2, or do not scale.")
+            raise OptionError("scaled columns take two passes at least", hint="Give passes=3, or do not scale.")
         q = orthonormal(gaussian(self.d, self.width, self.options.seed))
         image = self.image(q, "sketch")
         l = self.width
@@ -493,8 +517,9 @@ class _Run:
         left = max(image.total + image.sum_unit * image.raw - float(theta.sum()), 0.0) + self.d * slack
         with np.errstate(divide="ignore"):
             residual = np.minimum(left / lower, np.sqrt(theta + left))
+        total = max(image.total - image.sum_unit * image.raw, 0.0), image.total + image.sum_unit * image.raw
         ritz = Ritz(
-            w * signs(w), np.sqrt(theta), lower, upper, residual, np.full(l, np.inf), image.total, (0.0, left),
+            w * signs(w), np.sqrt(theta), lower, upper, residual, np.full(l, np.inf), image.total, total, (0.0, left),
             orthonormality(w), image.row_unit + image.sum_unit,
         )  # fmt: skip
         return Found(ritz, image.mean, self.frame, left, (), estimate=True)
