@@ -295,6 +295,16 @@ def test_the_remainder_of_a_ceiling_allows_for_errors_of_the_images():
     assert drifted >= exact * (1 + 2e-3) * (1 - 1e-12)
 
 
+def test_columns_that_are_all_but_dependent_do_not_spoil_the_others():
+    a = np.random.default_rng(29).standard_normal((1000, 200)) * 0.3 ** np.arange(200)
+    found = ly.svd(a, 8, method="krylov")
+    s = np.linalg.svd(a, compute_uv=False)[:8]
+    assert found.certificate.holds
+    assert ((found.upper - found.lower) < 1e-7 * s[0]).all()
+    assert (found.lower <= s * (1 + 1e-12)).all()
+    assert (s * (1 - 1e-12) <= found.upper).all()
+
+
 def test_a_small_budget_restarts_the_space_and_reaches_the_same():
     rng = np.random.default_rng(13)
     a = rng.standard_normal((600, 300)) * 0.97 ** np.arange(300)

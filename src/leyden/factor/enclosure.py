@@ -170,33 +170,42 @@ def _graded(
     Scaled to a unit diagonal, its eigenvalues are right to ``l unit max h_i² / m_ii``, and those of M to that by
     ``λ_min`` of the scaled matrix, relatively (J. Demmel, K. Veselić, "Jacobi's method is more accurate than QR", SIAM
     J. Matrix Anal. Appl. 13, 1992). Small roots of a graded matrix keep digits that an absolute bound would take from
-    them. Columns that are no longer than their own ``error`` are set apart.
+    them. Columns that are no longer than their own ``error`` are set apart: the values of the others are no greater
+    than those of all, and no further from them than these columns are long.
     """
     l = len(m)
     size = np.sqrt(np.maximum(np.diag(m), 0.0))
     order = np.argsort(-size, kind="stable")
-    clear = ((size > NOISY * error) & (size**2 > NOISY * unit * lengths**2))[order]
-    q = int(clear.sum())
-    order, rest = order[clear], order[~clear]
+    seen = ((size > NOISY * error) & (size**2 > NOISY * unit * lengths**2))[order]
+    clear, hidden = order[seen], order[~seen]
+    coarse = math.sqrt(l * (unit + gamma(l + 2)) * 1.01) * float(np.linalg.norm(lengths))
+    # Where columns are all but dependent, the shortest are set apart, as long as that is worth it.
+    for q in sorted({math.ceil(len(clear) * i / 16) for i in range(1, 17)} - {0}, reverse=True):
+        kept, rest = clear[:q], np.concatenate([clear[q:], hidden])
+        noise = _apart(size[rest], lengths[rest], unit)
+        if q < len(clear) and noise > coarse:
+            continue
+        scaled = m[np.ix_(kept, kept)] / np.outer(size[kept], size[kept])
+        least = float(np.linalg.eigvalsh(scaled)[0]) - 8 * q * gamma(q + 2)
+        spread = unit * float(np.square(lengths[kept] / size[kept]).max())
+        if least > max(1e-3, 4 * q * spread):
+            p, s, _ = np.linalg.svd(size[kept, None] * np.linalg.cholesky(scaled))
+            # LAPACK's values are right to a few units of the largest.
+            relative, absolute = q * (spread + gamma(q + 2)) / least, 8 * q * U * float(s[0])
+            break
+    else:
+        kept, rest, q = clear, hidden, len(clear)
+        noise = _apart(size[rest], lengths[rest], unit)
+        p, s = _eigen(m[np.ix_(kept, kept)])
+        relative, absolute = 0.0, coarse if q else 0.0
     x, sigma = np.zeros((l, l)), np.zeros(l)
     x[rest, np.arange(q, l)], sigma[q:] = 1.0, size[rest]
-    noise = float(np.linalg.norm(np.hypot(size[rest], math.sqrt(unit) * lengths[rest]))) * (1 + 8 * U)
-    if q == 0:
-        return x, sigma, 0.0, noise
-    part = m[np.ix_(order, order)]
-    scaled = part / np.outer(size[order], size[order])
-    least = float(np.linalg.eigvalsh(scaled)[0]) - 8 * q * gamma(q + 2)
-    spread = unit * float(np.square(lengths[order] / size[order]).max())
-    if least > max(1e-3, 4 * q * spread):
-        p, s, _ = np.linalg.svd(size[order, None] * np.linalg.cholesky(scaled))
-        relative = q * (spread + gamma(q + 2)) / least
-        # LAPACK's values are right to a few units of the largest.
-        absolute = 8 * q * U * float(s[0])
-    else:
-        p, s = _eigen(part)
-        relative, absolute = 0.0, math.sqrt(q * (unit + gamma(q + 2)) * 1.01) * float(np.linalg.norm(lengths))
-    x[np.ix_(order, np.arange(q))], sigma[:q] = p, s
+    x[np.ix_(kept, np.arange(q))], sigma[:q] = p, s
     return x, sigma, relative, absolute + noise
+
+
+def _apart(size: np.ndarray, lengths: np.ndarray, unit: float) -> float:
+    return float(np.linalg.norm(np.hypot(size, math.sqrt(unit) * lengths))) * (1 + 8 * U)
 
 
 def largest_eigenvalue_bound(a: np.ndarray, guess: float) -> float:
