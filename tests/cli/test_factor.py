@@ -46,7 +46,7 @@ WRONG = [
     ("svd m.npy --rank 2 --method magic", "--method magic is not one of auto, gram"),
     (
         "pca m.npy --rank 2 --scale --passes 1 --method sketch",
-        "scaled columns take two passes at least. Give --passes 2",
+        "scaled columns take two passes at least. Give --passes 3",
     ),
     ("svd m.npy --rank 2 --memory 100", "a budget of 100 B is too small for gram"),
     ("svd m.npy --rank 2 --plot s.pdf", "s.pdf: a plot is written as .svg or .png"),

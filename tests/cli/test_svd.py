@@ -95,7 +95,7 @@ def test_verify_fails_on_changed_data_and_changed_answers(leyden, a):
     assert leyden("svd", "m.npy", "--rank", "3", "--out", "saved").exit_code == 0
     np.save("changed.npy", a * (1 + 1e-6))
     np.save("shorter.npy", a[1:])
-    for other, said in (("changed.npy", "not those of the data"), ("shorter.npy", "399 × 25")):
+    for other, said in (("changed.npy", "not that of the data"), ("shorter.npy", "399 × 25")):
         result = leyden("verify", "saved", other)
         assert result.exit_code == 1
         assert "FAILS" in result.stdout

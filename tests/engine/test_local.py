@@ -143,3 +143,14 @@ def test_the_memory_a_solve_read_into_is_free_when_it_is_over(tmp_path, monkeypa
     finally:
         gc.enable()
     assert solution.certificate.holds
+
+
+def test_memory_for_blocks_of_another_length_is_given_back_to_the_system(tmp_path, monkeypatch):
+    given_back = []
+    monkeypatch.setattr("leyden.engine.local.trim", lambda: given_back.append(None))
+    np.save(tmp_path / "x.npy", np.ones((1000, 2)))
+    rows, executor = open_rows(tmp_path / "x.npy"), Local()
+    for block_rows in (100, 100, 50):
+        layout = Layout(1000, block_rows, 500, 1, 10**6)
+        executor.fold(rows, [], layout, MergeTree([], layout.segments))
+    assert len(given_back) == 2

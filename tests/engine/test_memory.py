@@ -153,7 +153,7 @@ def test_what_one_pass_freed_is_not_there_beside_the_next(tmp_path, cache):
     opening = 'ly.open(folder + "/x.npy", target=folder + "/y.npy")'
     peak, _, holds = solve_apart(tmp_path, opening, "130MB", "sketch", cache)
     assert holds
-    assert peak <= 130e6
+    assert peak <= 130e6 + SLACK / 2
 
 
 def test_a_budget_too_small_to_decode_in_is_refused_before_anything_is_decoded(tmp_path, monkeypatch):
