@@ -81,6 +81,7 @@ def compare(
     configurations: list[str],
     prepare: Callable[[], None],
     folder: Path | None = None,
+    limit_s: float | None = None,
 ) -> None:
     """Measure each configuration in its own process and write ``results/NAME.json``.
 
@@ -94,6 +95,8 @@ def compare(
         Makes the data, once, before anything is measured.
     folder : Path, optional
         Where it is made: removed when all is measured.
+    limit_s : float, optional
+        Seconds after which a configuration is stopped; that is then recorded as ``stopped_after_s``.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", help="measure one configuration here and print it")
@@ -104,13 +107,13 @@ def compare(
         return
     try:
         prepare()
-        _measure_apart(name, configurations, arguments.keep)
+        _measure_apart(name, configurations, arguments.keep, limit_s)
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _measure_apart(name: str, configurations: list[str], keep: list[str]) -> None:
+def _measure_apart(name: str, configurations: list[str], keep: list[str], limit_s: float | None) -> None:
     path = RESULTS / f"{name}.json"
     recorded = json.loads(path.read_text())["configurations"] if path.exists() else {}
     figures = {key: recorded[key] for key in keep}
@@ -119,11 +122,13 @@ def _measure_apart(name: str, configurations: list[str], keep: list[str]) -> Non
             continue
         print(f"{name}: {configuration} …", file=sys.stderr, flush=True)
         command = [sys.executable, sys.argv[0], "--only", configuration]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            figures[configuration] = {"failed": f"exit status {done.returncode}"}
+        try:
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            figures[configuration] = {"stopped_after_s": limit_s}
         else:
-            figures[configuration] = json.loads(done.stdout.splitlines()[-1])
+            failed = {"failed": f"exit status {done.returncode}"}
+            figures[configuration] = failed if done.returncode else json.loads(done.stdout.splitlines()[-1])
         print(f"    {figures[configuration]}", file=sys.stderr, flush=True)
         RESULTS.mkdir(exist_ok=True)
         order = [c for c in configurations if c in figures]

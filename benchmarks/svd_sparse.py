@@ -84,4 +84,4 @@ def measure(configuration: str) -> dict:
 
 
 if __name__ == "__main__":
-    compare("svd_sparse", measure, ["leyden", "sklearn TruncatedSVD", "primme svds"], prepare, FOLDER)
+    compare("svd_sparse", measure, ["leyden", "sklearn TruncatedSVD", "primme svds"], prepare, FOLDER, limit_s=720)
