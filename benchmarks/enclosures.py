@@ -13,7 +13,7 @@ import numpy as np
 from harness import compare
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "factor"))
-CASES = 1000
+CASES = 600
 
 
 def measure(method: str) -> dict:
