@@ -46,7 +46,7 @@ def measure(method: str) -> dict:
         "width_median": float(np.median(widths)),
         "width_90": float(np.quantile(widths, 0.9)),
         "width_largest": max(widths),
-        "residual_largest": max(residuals),
+        "residual_largest": max(r for r in residuals if np.isfinite(r)),
     }
 
 
