@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 _NUMBERED = (".npy", ".npz", ".mtx", ".mtx.gz")
 
 
-def _option(panel: str, *names: str, **settings: Any) -> Any:
+def option(panel: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, rich_help_panel=panel, **settings)
 
 
-Debug = Annotated[bool, _option("Output", "--debug", help="Show the traceback of an error.")]
+Debug = Annotated[bool, option("Output", "--debug", help="Show the traceback of an error.")]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Reading:
     ]
     target: Annotated[
         list[str] | None,
-        _option(
+        option(
             "Data",
             "--target",
             metavar="COL|FILE.npy",
@@ -42,21 +42,21 @@ class Reading:
         ),
     ] = None
     columns: Annotated[
-        str | None, _option("Data", metavar="A,B,...", help="Columns to use; by default all that have no other role.")
+        str | None, option("Data", metavar="A,B,...", help="Columns to use; by default all that have no other role.")
     ] = None
     categorical: Annotated[
-        str | None, _option("Data", metavar="A,B,...|auto", help="Columns to turn into indicators; auto: all text.")
+        str | None, option("Data", metavar="A,B,...|auto", help="Columns to turn into indicators; auto: all text.")
     ] = None
     drop_first: Annotated[
         bool | None,
-        _option("Data", "--drop-first/--keep-first", help="Leave out the first indicator of each.", show_default=False),
+        option("Data", "--drop-first/--keep-first", help="Leave out the first indicator of each.", show_default=False),
     ] = None
     nulls: Annotated[
-        str | None, _option("Data", metavar="error|mean|drop", help="What to do about missing values (error).")
+        str | None, option("Data", metavar="error|mean|drop", help="What to do about missing values (error).")
     ] = None
-    weight: Annotated[str | None, _option("Data", metavar="COL|FILE.npy", help="A weight for each row.")] = None
+    weight: Annotated[str | None, option("Data", metavar="COL|FILE.npy", help="A weight for each row.")] = None
     format: Annotated[
-        str | None, _option("Data", metavar="NAME", help="Format of files with an unusual ending: csv, parquet, ...")
+        str | None, option("Data", metavar="NAME", help="Format of files with an unusual ending: csv, parquet, ...")
     ] = None
 
     @property
@@ -91,18 +91,18 @@ class Means:
     """What a run may use, and where it keeps what is done."""
 
     memory: Annotated[
-        str | None, _option("Run", metavar="2GB", help="Budget; by default half of the memory that is free.")
+        str | None, option("Run", metavar="2GB", help="Budget; by default half of the memory that is free.")
     ] = None
     threads: Annotated[
-        int | None, _option("Run", min=1, help="By default all processors; the answer is the same.", show_default=False)
+        int | None, option("Run", min=1, help="By default all processors; the answer is the same.", show_default=False)
     ] = None
-    seed: Annotated[int, _option("Run", help="Of whatever is random.")] = 0
+    seed: Annotated[int, option("Run", help="Of whatever is random.")] = 0
     checkpoint: Annotated[
         Path | None,
-        _option("Run", metavar="DIR", help="Keep what is done here, to go on from after an end.", show_default=False),
+        option("Run", metavar="DIR", help="Keep what is done here, to go on from after an end.", show_default=False),
     ] = None
     checkpoint_every: Annotated[
-        float, _option("Run", metavar="SECONDS", min=0, help="How often, at most; less when saving takes long.")
+        float, option("Run", metavar="SECONDS", min=0, help="How often, at most; less when saving takes long.")
     ] = 60.0
 
     @property
@@ -121,14 +121,14 @@ class Means:
 class Problem(Means):
     """What is solved, how well, and with what means."""
 
-    ridge: Annotated[float, _option("Problem", help="λ: adds λ‖x‖² to the objective, the intercept excepted.")] = 0.0
-    intercept: Annotated[bool, _option("Problem", "--intercept/--no-intercept", help="Fit a constant as well.")] = False
-    tol: Annotated[float, _option("Problem", help="Relative backward error the certificate must reach.")] = 1e-14
+    ridge: Annotated[float, option("Problem", help="λ: adds λ‖x‖² to the objective, the intercept excepted.")] = 0.0
+    intercept: Annotated[bool, option("Problem", "--intercept/--no-intercept", help="Fit a constant as well.")] = False
+    tol: Annotated[float, option("Problem", help="Relative backward error the certificate must reach.")] = 1e-14
     forward_tol: Annotated[
-        float | None, _option("Problem", help="Relative forward error it must reach as well.", show_default=False)
+        float | None, option("Problem", help="Relative forward error it must reach as well.", show_default=False)
     ] = None
     method: Annotated[
-        str, _option("Run", metavar="auto|gram32|gram64|tsqr|sketch", help="By default the fastest one that will do.")
+        str, option("Run", metavar="auto|gram32|gram64|tsqr|sketch", help="By default the fastest one that will do.")
     ] = "auto"
 
 
@@ -136,16 +136,16 @@ class Problem(Means):
 class Factored(Means):
     """What svd and pca share."""
 
-    rank: Annotated[int, _option("Problem", "--rank", "-k", help="How many components.", show_default=False)]
+    rank: Annotated[int, option("Problem", "--rank", "-k", help="How many components.", show_default=False)]
     tol: Annotated[
-        float, _option("Problem", help="What the residual of every component, relative to σ₁, must stay below.")
+        float, option("Problem", help="What the residual of every component, relative to σ₁, must stay below.")
     ] = 1e-6
     method: Annotated[
-        str, _option("Run", metavar="auto|gram|outer|krylov|sketch", help="By default the fastest one that will do.")
+        str, option("Run", metavar="auto|gram|outer|krylov|sketch", help="By default the fastest one that will do.")
     ] = "auto"
     passes: Annotated[
         int | None,
-        _option("Run", min=1, help="The most passes over the data; with one, maybe an estimate.", show_default=False),
+        option("Run", min=1, help="The most passes over the data; with one, maybe an estimate.", show_default=False),
     ] = None
 
 
@@ -155,9 +155,7 @@ class Triplets(Factored):
 
     left: Annotated[
         Path | None,
-        _option(
-            "Output", metavar="FILE.npy", help="Write the left vectors here, in one more pass.", show_default=False
-        ),
+        option("Output", metavar="FILE.npy", help="Write the left vectors here, in one more pass.", show_default=False),
     ] = None
 
     @property
@@ -172,11 +170,11 @@ class Components(Factored):
     """Principal components."""
 
     scale: Annotated[
-        bool, _option("Problem", "--scale/--no-scale", help="Divide each column by its standard deviation.")
+        bool, option("Problem", "--scale/--no-scale", help="Divide each column by its standard deviation.")
     ] = False
     scores: Annotated[
         Path | None,
-        _option("Output", metavar="FILE.npy", help="Write the scores here, in one more pass.", show_default=False),
+        option("Output", metavar="FILE.npy", help="Write the scores here, in one more pass.", show_default=False),
     ] = None
 
     @property
@@ -191,13 +189,11 @@ class Cluster:
 
     scheduler: Annotated[
         str | None,
-        _option(
-            "Run", metavar="tcp://HOST:PORT", help="Run on the Dask cluster of this scheduler.", show_default=False
-        ),
+        option("Run", metavar="tcp://HOST:PORT", help="Run on the Dask cluster of this scheduler.", show_default=False),
     ] = None
     workers: Annotated[
         int | None,
-        _option("Run", min=1, help="Run in so many processes here, each with --memory.", show_default=False),
+        option("Run", min=1, help="Run in so many processes here, each with --memory.", show_default=False),
     ] = None
 
     @contextmanager
@@ -224,8 +220,8 @@ class Cluster:
 class Output:
     """What is printed."""
 
-    json: Annotated[bool, _option("Output", "--json", help="Print one JSON document instead of tables.")] = False
-    quiet: Annotated[bool, _option("Output", "--quiet", "-q", help="Print the verdict alone.")] = False
+    json: Annotated[bool, option("Output", "--json", help="Print one JSON document instead of tables.")] = False
+    quiet: Annotated[bool, option("Output", "--quiet", "-q", help="Print the verdict alone.")] = False
     debug: Debug = False
 
     @property

@@ -3,62 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leyden.cli.options import Cluster, Out, Output, Reading
+from leyden.cli.options import Cluster, Means, Out, Output, Reading, option
 from leyden.cli.verbs import FAILED
 
 if TYPE_CHECKING:
     from leyden.factor.triangular import QR
 
 
-def _option(panel: str, *names: str, **settings: Any) -> Any:
-    return typer.Option(*names, rich_help_panel=panel, **settings)
-
-
-@dataclass(frozen=True)
-class Factoring:
-    """What is computed, how well, and with what means."""
+@dataclass(frozen=True, kw_only=True)
+class Factoring(Means):
+    """What is factored, how well, and with what means."""
 
     q: Annotated[
-        Path | None, _option("Problem", metavar="FILE.npy", help="Write Q to this file.", show_default=False)
+        Path | None, option("Problem", metavar="FILE.npy", help="Write Q to this file.", show_default=False)
     ] = None
     tol: Annotated[
-        float, _option("Problem", help="Relative backward error, and distance of Q from orthonormal, to reach.")
+        float, option("Problem", help="Relative backward error, and distance of Q from orthonormal, to reach.")
     ] = 1e-13
     method: Annotated[
-        str, _option("Run", metavar="auto|gram32|gram64|tsqr|sketch", help="By default the fastest one that will do.")
+        str, option("Run", metavar="auto|gram32|gram64|tsqr|sketch", help="By default the fastest one that will do.")
     ] = "auto"
-    memory: Annotated[
-        str | None, _option("Run", metavar="2GB", help="Budget; by default half of the memory that is free.")
-    ] = None
-    threads: Annotated[
-        int | None, _option("Run", min=1, help="By default all processors; the answer is the same.", show_default=False)
-    ] = None
-    seed: Annotated[int, _option("Run", help="Of whatever is random.")] = 0
-    checkpoint: Annotated[
-        Path | None,
-        _option("Run", metavar="DIR", help="Keep what is done here, to go on from after an end.", show_default=False),
-    ] = None
-    checkpoint_every: Annotated[
-        float, _option("Run", metavar="SECONDS", min=0, help="How often, at most; less when saving takes long.")
-    ] = 60.0
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """As arguments of the library. The checkpoint stays until it is removed: a result must be seen first."""
-        from leyden.engine.checkpoint import Checkpoint
-
-        given = asdict(self)
-        every = given.pop("checkpoint_every")
-        given["q"] = False if self.q is None else self.q
-        if self.checkpoint is not None:
-            given["checkpoint"] = Checkpoint(self.checkpoint, every, keep=True)
-        return given
+        return {**super().arguments, "q": False if self.q is None else self.q}
 
 
 def qr(reading: Reading, problem: Factoring, cluster: Cluster, output: Output, out: Out = None) -> None:
