@@ -1,0 +1,357 @@
+"""Compiled half-steps of alternating least squares. Each has a plain NumPy twin in the tests.
+
+A half-step solves, for every row i with entries j ∈ Ω_i, the ridge regression
+
+    u_i = argmin_u  ½ Σ_j w_ij (t_ij − u·f_j)² + ½ uᵀ D_i u,      D_i = diag(θ) + λ_i I,
+
+where f_j are rows of the other side's factors. With ``b_j = D_i^(−½) f_j``, rows of B, it is
+
+    dual      (B Bᵀ + W⁻¹) a = t,   u = D_i^(−½) Bᵀ a              n_i × n_i, for rows of few entries
+    primal    (I + Bᵀ W B) x = Bᵀ W t,   u = D_i^(−½) x            d × d
+
+and its least value is ½ tᵀa. Both are the same numbers (Woodbury). Rows come sorted by their number of entries; those
+of few are solved as many at a time as a vector has lanes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from leyden.factor._als_vectors import (
+    add_tile_1,
+    add_tile_2,
+    add_tile_3,
+    combine_rows,
+    dot_square,
+    dot_tile,
+    gather_row,
+    inverse_roots,
+    lanes_add,
+    lanes_cholesky,
+    lanes_fill,
+    lanes_solve,
+    lanes_transpose,
+    prefetch_row,
+    row_axpy,
+    row_dot,
+    scale_row,
+    subtract_row_1,
+    subtract_row_4,
+    subtract_tile_1,
+    subtract_tile_2,
+    subtract_tile_3,
+)
+
+#: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
+COMPILED_FROM = ""
+
+#: Rows of a tile, entries of a lane problem, and rows gathered at once for a primal problem.
+TILE, LANE_ENTRIES, GATHERED = 8, 64, 64
+#: Entries that are asked for before the row they belong to is worked on: memory is far away.
+PREFETCHED = 48
+#: Bytes of the gathered rows of the problems in all lanes: a good part of a second-level cache.
+LANE_NBYTES = 600_000
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def lane_entries(width):
+    """Entries up to which rows are solved one a lane."""
+    return min(LANE_ENTRIES, LANE_NBYTES // (64 * width))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def transpose(indptr, indices, values, columns, rows, out):
+    """Ratings grouped by column: a counting sort, rows in ascending order. ``columns`` comes in as zeros."""
+    for j in indices:
+        columns[j + 1] += 1
+    for j in range(len(columns) - 1):
+        columns[j + 1] += columns[j]
+    for i in range(len(indptr) - 1):
+        for e in range(indptr[i], indptr[i + 1]):
+            j = indices[e]
+            at = columns[j]
+            columns[j] = at + 1
+            rows[at] = i
+            out[at] = values[e]
+    for j in range(len(columns) - 1, 0, -1):
+        columns[j] = columns[j - 1]
+    columns[0] = 0
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _rank_add(x, count, h, width, lanes):
+    """``h += x[:count]ᵀ x[:count]``, upper triangle by tiles."""
+    for i in range(0, width, TILE):
+        j = i - i % lanes
+        while width - j >= 3 * lanes:
+            add_tile_3(x, 0, count, h, i, j)
+            j += 3 * lanes
+        if width - j >= 2 * lanes:
+            add_tile_2(x, 0, count, h, i, j)
+        elif width - j >= lanes:
+            add_tile_1(x, 0, count, h, i, j)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _rank_subtract(h, p, count, first, last, size, lanes):
+    """``h[first:last] -= h[p:p+count, first:last]ᵀ h[p:p+count]``, upper triangle by tiles."""
+    for i in range(first, last, TILE):
+        j = i - i % lanes
+        while size - j >= 3 * lanes:
+            subtract_tile_3(h, p, count, h, i, j)
+            j += 3 * lanes
+        if size - j >= 2 * lanes:
+            subtract_tile_2(h, p, count, h, i, j)
+        elif size - j >= lanes:
+            subtract_tile_1(h, p, count, h, i, j)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def cholesky(h, size, inverse, lanes):
+    """``h = RᵀR`` in place, in the upper triangle of h (size, size); reciprocals of the diagonal in ``inverse``.
+
+    ``size`` is a whole number of vectors; what stands below the diagonal is overwritten with numbers of no meaning.
+    """
+    for p in range(0, size, 16):
+        end = min(p + 16, size)
+        for q in range(p, end, TILE):
+            for k in range(q, q + TILE):
+                j = k - k % lanes
+                if k > q:
+                    at = j
+                    while size - at >= 4 * lanes:
+                        subtract_row_4(h, q, k - q, h, k, at)
+                        at += 4 * lanes
+                    while at < size:
+                        subtract_row_1(h, q, k - q, h, k, at)
+                        at += lanes
+                inverse[k] = 1 / np.sqrt(h[k, k])
+                scale_row(h, k, inverse[k], j, size)
+            if q + TILE < end:
+                _rank_subtract(h, q, TILE, q + TILE, end, size, lanes)
+        _rank_subtract(h, p, end - p, end, size, size, lanes)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def triangular_solves(h, size, inverse, b, y, lanes):
+    """``y[0, :size] = (RᵀR)⁻¹ b[0, :size]`` of what :func:`cholesky` left; ``b`` is overwritten."""
+    for k in range(size):
+        value = b[0, k] * inverse[k]
+        row_axpy(h, k, -value, b, 0, k - k % lanes, size)
+        y[0, k] = value
+    for k in range(size):
+        b[0, k] = 0
+    for k in range(size - 1, -1, -1):
+        b[0, k] = (y[0, k] - row_dot(h, k, b, 0, k - k % lanes, size)) * inverse[k]
+    for k in range(size):
+        y[0, k] = b[0, k]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def half_step(
+    order, begin, end, indptr, indices, values, model, shift, f, theta, penalties, out, value,
+    gathered, square, small, lane_k, lane_t, tile, scale, lanes,
+):  # fmt: skip
+    """Solve the rows ``order[begin:end]``, sorted by their number of entries, into rows of ``out``.
+
+    Parameters
+    ----------
+    order : int64, rows in ascending order of their number of entries
+    indptr, indices, values
+        The ratings (CSR).
+    model : float64 (4,)
+        ``w = model[0] + model[1] value`` and ``w t = model[2] + model[3] value``.
+    shift : float, shape (others,) or (0,)
+        What is taken off t of each entry, by its index.
+    f : shape (others, width)
+        The other side's factors; zeros in the columns that fill the last vector.
+    theta : shape (width,)
+    penalties : shape (most entries + 1,)
+        λ of a row by its number of entries.
+    out : shape (rows, width)
+    value : float64, shape (1,)
+        The least values of the rows are added to it.
+    gathered, square, small, lane_k, lane_t, tile, scale
+        Memory to work in; see :func:`memory`.
+    lanes : int
+    """
+    width = f.shape[1]
+    few = lane_entries(width)
+    known = -1
+    at = begin
+    while at < end:
+        row = order[at]
+        count = indptr[row + 1] - indptr[row]
+        if count == 0:
+            for k in range(width):
+                out[row, k] = 0
+            at += 1
+            continue
+        if count > few:
+            if count != known:
+                inverse_roots(theta, penalties[count], scale, width)
+                known = count
+            if count <= width:
+                value[0] += _dual(
+                    row, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes
+                )  # fmt: skip
+            else:
+                value[0] += _primal(
+                    row, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes
+                )  # fmt: skip
+            at += 1
+            continue
+        together = 1
+        while together < lanes and at + together < end:
+            other = order[at + together]
+            more = indptr[other + 1] - indptr[other]
+            if more > few:
+                break
+            count = more
+            together += 1
+        known = _dual_lanes(
+            order, at, together, count, known, indptr, indices, values, model, shift, f, theta, penalties, out, value,
+            gathered, lane_k, lane_t, tile, scale, lanes,
+        )  # fmt: skip
+        at += together
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _dual_lanes(
+    order, at, together, count, known, indptr, indices, values, model, shift, f, theta, penalties, out, value,
+    gathered, lane_k, lane_t, tile, scale, lanes,
+):  # fmt: skip
+    """Dual problems of at most ``count`` entries, one a lane."""
+    width, one = f.shape[1], f.dtype.type(1)
+    tiles = (count + 3) // 4
+    rounded = 4 * tiles
+    distance = max(1, PREFETCHED // count)
+    diagonal = lane_t[rounded : 2 * rounded]
+    lanes_fill(lane_t, 0, rounded, one - one)
+    lanes_fill(diagonal, 0, rounded, one)
+    for l in range(together):
+        row = order[at + l]
+        first = indptr[row]
+        own = indptr[row + 1] - first
+        if own != known:
+            inverse_roots(theta, penalties[own], scale, width)
+            known = own
+        if at + l + distance < len(order):
+            ahead = order[at + l + distance]
+            for e in range(indptr[ahead], indptr[ahead + 1]):
+                prefetch_row(f, indices[e], width)
+        base = l * rounded
+        for r in range(own):
+            e = first + r
+            gather_row(f, indices[e], one, scale, gathered, base + r, width)
+            w = model[0] + model[1] * values[e]
+            t = (model[2] + model[3] * values[e]) / w
+            if len(shift):
+                t -= shift[indices[e]]
+            diagonal[r, l] = 1 / w
+            lane_t[r, l] = t
+        for r in range(own, rounded):
+            scale_row(gathered, base + r, one - one, 0, width)
+        number = l
+        for i in range(tiles):
+            for j in range(i + 1):
+                dot_tile(gathered, base + 4 * i, base + 4 * j, width, tile, number)
+                number += lanes
+    for t in range(tiles * (tiles + 1) // 2):
+        lanes_transpose(tile, t, lane_k)
+    for i in range(tiles):
+        for r in range(4):
+            lanes_add(lane_k, 8 * i * (i + 3) + 5 * r, diagonal, 4 * i + r)
+    lanes_cholesky(lane_k, tiles)
+    value[0] += 0.5 * np.float64(lanes_solve(lane_k, tiles, lane_t))
+    for l in range(together):
+        row = order[at + l]
+        own = indptr[row + 1] - indptr[row]
+        if own != known:
+            inverse_roots(theta, penalties[own], scale, width)
+            known = own
+        combine_rows(gathered, l * rounded, own, lane_t.ravel(), lanes, l, scale, out, row, width)
+    return known
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _dual(row, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes):
+    """The dual problem of one row."""
+    width, first = f.shape[1], indptr[row]
+    count = indptr[row + 1] - first
+    size = count + -count % lanes
+    one = f.dtype.type(1)
+    for r in range(count):
+        gather_row(f, indices[first + r], one, scale, gathered, r, width)
+    for i in range(0, size, 4):
+        for j in range(i, size, 4):
+            dot_square(gathered, i, j, width, square)
+    for i in range(size):
+        for k in range(i - i % lanes, i):
+            square[i, k] = 0  # read with the vector that the diagonal is in, and of no meaning: it must be finite
+    for r in range(count, size):
+        for s in range(size):
+            square[r, s] = 0
+            square[s, r] = 0
+        square[r, r] = 1
+        small[0, r] = 0
+    for r in range(count):
+        v = values[first + r]
+        w = model[0] + model[1] * v
+        t = (model[2] + model[3] * v) / w
+        if len(shift):
+            t -= shift[indices[first + r]]
+        square[r, r] += 1 / w
+        small[0, r] = t
+        small[3, r] = t
+    cholesky(square, size, small[1], lanes)
+    triangular_solves(square, size, small[1], small[0:1], small[2:3], lanes)
+    least = 0.0
+    for r in range(count):
+        least += 0.5 * np.float64(small[3, r]) * small[2, r]
+    combine_rows(gathered, 0, count, small[2], 1, 0, scale, out, row, width)
+    return least
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _primal(row, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes):
+    """The primal problem of one row, its entries gathered GATHERED at a time."""
+    width, first, last = f.shape[1], indptr[row], indptr[row + 1]
+    for i in range(width):
+        for k in range(i - i % lanes, width):
+            square[i, k] = 0
+        square[i, i] = 1
+        small[0, i] = 0
+    squares = 0.0
+    ones = small[3]
+    for k in range(width):
+        ones[k] = 1
+    for start in range(first, last, GATHERED):
+        count = min(GATHERED, last - start)
+        for r in range(count):
+            e = start + r
+            v = values[e]
+            w = model[0] + model[1] * v
+            t = (model[2] + model[3] * v) / w
+            if len(shift):
+                t -= shift[indices[e]]
+            squares += 0.5 * w * t * t
+            root = f.dtype.type(np.sqrt(w))
+            gather_row(f, indices[e], root, scale, gathered, r, width)
+            small[1, r] = root * t
+        combine_rows(gathered, 0, count, small[1], 1, 0, ones, small, 2, width)
+        for k in range(width):
+            small[0, k] += small[2, k]
+        for e in range(start + count, min(start + count + GATHERED, last)):
+            prefetch_row(f, indices[e], width)
+        _rank_add(gathered, count, square, width, lanes)
+    for k in range(width):
+        small[3, k] = small[0, k]
+    cholesky(square, width, small[1], lanes)
+    triangular_solves(square, width, small[1], small[0:1], small[2:3], lanes)
+    least = squares
+    for k in range(width):
+        least -= 0.5 * np.float64(small[3, k]) * small[2, k]
+        out[row, k] = small[2, k] * scale[k]
+    return least
