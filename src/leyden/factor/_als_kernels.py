@@ -355,3 +355,99 @@ def _primal(row, indptr, indices, values, model, shift, f, out, gathered, square
         least -= 0.5 * np.float64(small[3, k]) * small[2, k]
         out[row, k] = small[2, k] * scale[k]
     return least
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _add(sums, k, value):
+    """Add to the doubled number ``sums[0, k] + sums[1, k]`` (Knuth's TwoSum)."""
+    total = sums[0, k] + value
+    z = total - sums[0, k]
+    sums[1, k] += (sums[0, k] - (total - z)) + (value - z)
+    sums[0, k] = total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def evaluate(
+    indptr, indices, values, whole, unobserved, u, v, theta, penalties, x, low, sums, gradient, image, rest, y, left,
+    bias,
+):  # fmt: skip
+    """What a certificate needs of some users' ratings, in float64.
+
+    With ``g_ij = ω (τ − u·v)`` of the entries of Ω and ``h_ij = g_ij + α₀ u·v``, what is added is
+
+    ==========================  =========================================================================
+    ``sums[:, 0]``              ``½ Σ ω (τ − u·v)²``
+    ``sums[:, 1]``              ``Σ (u·v)²``
+    ``sums[:, 2]``, ``[:, 3]``  ``Σ g τ``, ``Σ g² / ω``
+    ``sums[:, 4]``              ``Σ_i ‖λ_i u_i + α₀ VᵀV u_i − Σ_j h_ij v_j‖² / λ_i``
+    ``sums[:, 5]``              ``Σ_i (Σ_j g_ij)² / λ_i``, with biases
+    ``gradient`` (items, d)     ``Σ_i h_ij u_i``
+    ``image`` (items, b)        ``Σ_i h_ij y_i / √λ_i`` of ``y_i = (Σ_j h_ij x_j − α₀ low u_i) / √λ_i``
+    ``rest`` (d, b)             ``Σ_i u_i y_iᵀ / √λ_i``
+    ==========================  =========================================================================
+
+    Parameters
+    ----------
+    u : float64, shape (rows, d)
+        With biases, columns ``bias`` and ``bias + 1`` are the user's bias and one; those of v one and the item's.
+    v : float64, shape (items, d)
+    theta : float64, shape (d,)
+        α₀ VᵀV, which must be diagonal.
+    x : float64, shape (items, b)
+    low : float64, shape (d, b)
+        ``Vᵀ x``.
+    y, left : float64, shape (1, b), (1, d)
+        Memory to work in.
+    bias : int
+        Where the biases are; -1 without.
+    """
+    d, b = v.shape[1], x.shape[1]
+    for i in range(len(indptr) - 1):
+        first, last = indptr[i], indptr[i + 1]
+        if first == last:
+            continue
+        penalty = penalties[last - first]
+        root = 1 / np.sqrt(penalty)
+        for k in range(d):
+            left[0, k] = (penalty + theta[k]) * u[i, k]
+        for k in range(b):
+            y[0, k] = 0.0
+        if unobserved:
+            for k in range(d):
+                row_axpy(low, k, -unobserved * u[i, k], y, 0, 0, b)
+        total = loss = squares = along = dual = 0.0
+        for e in range(first, last):
+            j = indices[e]
+            score = row_dot(u, i, v, j, 0, d)
+            omega = whole[0] + whole[1] * values[e]
+            tau = (whole[2] + whole[3] * values[e]) / omega
+            g = omega * (tau - score)
+            h = g + unobserved * score
+            loss += 0.5 * omega * (tau - score) ** 2
+            squares += score * score
+            along += g * tau
+            dual += g * g / omega
+            total += g
+            row_axpy(v, j, -h, left, 0, 0, d)
+            row_axpy(u, i, h, gradient, j, 0, d)
+            row_axpy(x, j, h, y, 0, 0, b)
+        _add(sums, 0, loss)
+        _add(sums, 1, squares)
+        _add(sums, 2, along)
+        _add(sums, 3, dual)
+        for k in range(b):
+            y[0, k] *= root
+        if bias >= 0:
+            left[0, bias] = penalty * u[i, bias] - total
+            left[0, bias + 1] = 0.0
+            _add(sums, 5, total * total / penalty)
+        _add(sums, 4, row_dot(left, 0, left, 0, 0, d) / penalty)
+        for k in range(d):
+            row_axpy(y, 0, root * u[i, k], rest, k, 0, b)
+        for e in range(first, last):
+            j = indices[e]
+            omega = whole[0] + whole[1] * values[e]
+            tau = (whole[2] + whole[3] * values[e]) / omega
+            score = row_dot(u, i, v, j, 0, d)
+            h = omega * (tau - score) + unobserved * score
+            row_axpy(y, 0, root * h, image, j, 0, b)

@@ -38,12 +38,24 @@ class Resident:
     rank : int
     dtype : float32 or float64
     threads : int
+    biases : bool
+        Whether column ``rank`` of the factors is a bias.
     """
 
-    def __init__(self, users: Entries, items: int, objective: Objective, rank: int, dtype: np.dtype, threads: int):
+    def __init__(
+        self,
+        users: Entries,
+        items: int,
+        objective: Objective,
+        rank: int,
+        dtype: np.dtype,
+        threads: int,
+        biases: bool = False,
+    ):
         self.users, self.items, self.objective, self.rank = users, users.transposed(items), objective, rank
         self.shape = len(users.order), items
-        self.dtype, self.width = np.dtype(dtype), padded(rank)
+        self.bias = rank if biases else -1
+        self.dtype, self.width = np.dtype(dtype), padded(rank + biases)
         self.solve = HalfStep(self.width, self.dtype, threads)
         n, m = self.shape
         self.user_penalties = objective.penalties(int(users.counts.max(initial=0)), m)
@@ -63,7 +75,12 @@ class Resident:
             values, q = np.linalg.eigh((f.T @ f).astype(np.float64))
             theta = self.objective.unobserved * np.maximum(values, 0.0)
             f[:] = np.matmul(f, q.astype(self.dtype), out=self._spare[: len(f)])
-        return self.solve(entries, self.objective.model, f, theta, penalties, out), q
+        shift = None
+        if self.bias >= 0:
+            # The bias of the other side is known; one's own has the feature one.
+            shift, f = f[:, self.bias].copy(), np.copyto(self._spare[: len(f)], f) or self._spare[: len(f)]
+            f[:, self.bias] = 1.0
+        return self.solve(entries, self.objective.model, f, theta, penalties, out, shift), q
 
     def epoch(self, v: np.ndarray) -> Epoch:
         """Improve ``v`` (items, width) in place."""
