@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 
 from leyden.factor._als_vectors import (
+    add_packed,
     add_tile_1,
     add_tile_2,
     add_tile_3,
@@ -258,6 +259,9 @@ def _dual_lanes(
             for j in range(i + 1):
                 dot_tile(gathered, base + 4 * i, base + 4 * j, width, tile, number)
                 number += lanes
+    for l in range(together, lanes):
+        for t in range(l, lanes * (tiles * (tiles + 1) // 2), lanes):
+            tile[t, :] = 0
     for t in range(tiles * (tiles + 1) // 2):
         lanes_transpose(tile, t, lane_k)
     for i in range(tiles):
@@ -451,3 +455,104 @@ def evaluate(
             score = row_dot(u, i, v, j, 0, d)
             h = omega * (tau - score) + unobserved * score
             row_axpy(y, 0, root * h, image, j, 0, b)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def packed_starts(width):
+    """Where each row of a packed upper triangle begins: row i holds the columns from ``i - i % 16`` on."""
+    starts = np.empty(width + 1, np.int64)
+    starts[0] = 0
+    for i in range(width):
+        starts[i + 1] = starts[i] + width - i + i % 16
+    return starts
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def add_items(
+    begin, end, columns, rows, values, model, shift, u, v, h, gradient, least, square, gathered, ones, lanes,
+):  # fmt: skip
+    """Add the ratings of a block of users to the normal equations of the items ``begin`` to ``end``.
+
+    With ``g = w (t − u·v)`` of each rating, ``h[j] += Σ w u uᵀ`` and ``gradient[j] += Σ g u``.
+
+    Parameters
+    ----------
+    columns, rows, values
+        The ratings grouped by item.
+    shift : shape (users,) or (0,)
+        What is taken off t of each rating, by its user.
+    u : shape (users, width)
+    v : shape (items, width)
+    h : shape (items, packed)
+        Upper triangles, packed as :func:`packed_starts` says.
+    gradient : float64, shape (items, width)
+    """
+    width = u.shape[1]
+    for j in range(begin, end):
+        first, last = columns[j], columns[j + 1]
+        if first == last:
+            continue
+        for i in range(width):
+            for k in range(i - i % 16, width):
+                square[i, k] = 0
+        for k in range(width):
+            least[0, k] = 0
+        for start in range(first, last, GATHERED):
+            count = min(GATHERED, last - start)
+            for e in range(start + count, min(start + count + GATHERED, last)):
+                prefetch_row(u, rows[e], width)
+            for r in range(count):
+                i = rows[start + r]
+                value = values[start + r]
+                w = model[0] + model[1] * value
+                t = (model[2] + model[3] * value) / w
+                if len(shift):
+                    t -= shift[i]
+                root = u.dtype.type(np.sqrt(w))
+                residual = u.dtype.type(t - row_dot(u, i, v, j, 0, width))
+                gather_row(u, i, root, ones, gathered, r, width)
+                row_axpy(gathered, r, root * residual, least, 0, 0, width)
+            _rank_add(gathered, count, square, width, lanes)
+        at = 0
+        for i in range(width):
+            k = i - i % 16
+            add_packed(h, j, at, square, i, k, width)
+            at += width - k
+        for k in range(width):
+            gradient[j, k] += least[0, k]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def newton_items(begin, end, h, gradient, shared, nu, active, square, small, step, decrement, lanes):
+    """``step[j] = (H_j + shared + ν_j I)⁻¹ gradient[j]`` of items, and ``½ gradient·step`` added to ``decrement``.
+
+    Parameters
+    ----------
+    shared : shape (width, width)
+    nu : shape (items,)
+    active : int
+        Columns from here on are fixed: their steps are zero.
+    """
+    width = square.shape[0]
+    for j in range(begin, end):
+        at = 0
+        for i in range(width):
+            first = i - i % 16
+            for k in range(first, width):
+                square[i, k] = h[j, at + k - first] + shared[i, k]
+            at += width - first
+            square[i, i] += nu[j]
+            small[0, i] = gradient[j, i]
+        for i in range(active, width):
+            for k in range(i):
+                square[k, i] = 0
+            for k in range(i - i % 16, width):
+                square[i, k] = 0
+            square[i, i] = 1
+            small[0, i] = 0
+        cholesky(square, width, small[1], lanes)
+        triangular_solves(square, width, small[1], small[0:1], small[2:3], lanes)
+        for k in range(width):
+            step[j, k] = small[2, k]
+            if k < active:
+                decrement[0] += 0.5 * small[2, k] * gradient[j, k]

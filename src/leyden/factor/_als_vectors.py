@@ -300,6 +300,22 @@ def row_axpy(_context, x, i, factor, y, r, first, last):
 
 
 @intrinsic
+def add_packed(_context, h, j, at, square, i, first, last):
+    """``h[j, at:at+last-first] += square[i, first:last]``, a whole number of vectors; both of one type."""
+    signature = types.void(h, types.intp, types.intp, square, types.intp, types.intp, types.intp)
+
+    def generate(context, builder, _sig, args):
+        on = _Vectors(context, builder, square)
+        target = builder.gep(on.row(h, args[0], args[1]), [builder.sub(args[2], args[5])])
+        source = on.row(square, args[3], args[4])
+        with on.count(args[6], on.lanes, args[5]) as (k, _):
+            on.store(builder.fadd(on.load(target, k), on.load(source, k)), target, k)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def row_dot(_context, x, i, y, r, first, last):
     """``x[i, first:last] · y[r, first:last]``, a whole number of vectors."""
     signature = x.dtype(x, types.intp, y, types.intp, types.intp, types.intp)
