@@ -41,16 +41,25 @@ def look_up(codes, levels, out):
 
 @njit(nogil=True, cache=True)
 def encode(values, levels, codes):
-    """``codes`` with ``levels[codes] = values``; the first place where there is no such level, or -1."""
+    """``codes`` with ``levels[codes] = values``, for increasing levels; the first place that has no level, or -1.
+
+    Levels are often as far apart as half stars are: a level is first looked for where it would be then.
+    """
+    n = len(levels)
+    scale = (n - 1) / (levels[-1] - levels[0]) if n > 1 else 0.0
     for k in range(len(values)):
-        low, high = 0, len(levels)
+        guess = (values[k] - levels[0]) * scale + 0.5
+        if 0 <= guess < n and levels[int(guess)] == values[k]:
+            codes[k] = int(guess)
+            continue
+        low, high = 0, n
         while low < high:
             middle = (low + high) >> 1
             if levels[middle] < values[k]:
                 low = middle + 1
             else:
                 high = middle
-        if low == len(levels) or levels[low] != values[k]:
+        if low == n or levels[low] != values[k]:
             return k
         codes[k] = low
     return -1

@@ -106,10 +106,11 @@ class Ids:
         """
         if self.kind == "number":
             return
-        with IdsWriter(path, self.what, ordered=self._ordered) as writer:
+        values = self._mapped()
+        with IdsWriter(path, self.what, ordered=self._order is None) as writer:
             for start in range(0, len(self), BATCH_IDS):
                 rows = np.arange(start, min(start + BATCH_IDS, len(self)))
-                writer.append(self._chunks.take(rows), None if self._order is None else self._order.take(rows))
+                writer.append(values.take(rows), None if self._order is None else self._order.take(rows))
 
     def __len__(self) -> int:
         return self._length
@@ -140,7 +141,7 @@ class Ids:
             raise DataError(f"there is no {self.what} number {numbers[outside][0]:,} among {len(self):,}")
         if self.kind == "number":
             return numbers.copy()
-        taken = self._chunks.take(numbers)
+        taken = self._mapped().take(numbers)
         return taken if isinstance(taken, np.ndarray) else taken.to_numpy(zero_copy_only=False)
 
     def index(self, ids: Any, *, unknown: int | None = None) -> np.ndarray:
@@ -172,6 +173,7 @@ class Ids:
             found = (wanted >= 0) & (wanted < len(self))
             numbers = wanted
         else:
+            self._mapped()
             numbers, found = self._bisect(wanted)
         if found.all():
             return numbers.astype(np.int64)
@@ -183,6 +185,13 @@ class Ids:
                 hint="Give unknown=-1 to get -1 for such ids.",
             )
         return np.where(found, numbers, np.int64(unknown))
+
+    def order(self) -> np.ndarray:
+        """The numbers in the order of their ids."""
+        every = np.arange(len(self))
+        if self.kind != "number":
+            self._mapped()
+        return every if self._order is None else self._order.take(every)
 
     def _bisect(self, wanted: Values) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of ids, and whether they are there."""
@@ -198,15 +207,10 @@ class Ids:
 
     def _in_order(self, places: np.ndarray) -> Values:
         """The ids at these places of their order."""
-        chunks = self._chunks
-        return chunks.take(places if self._order is None else self._order.take(places))
+        return self._mapped().take(places if self._order is None else self._order.take(places))
 
-    @property
-    def _ordered(self) -> bool:
-        return self._order is None
-
-    @property
-    def _chunks(self) -> _Chunks:
+    def _mapped(self) -> _Chunks:
+        """The ids by number; of a file that has not been opened in this process, when they are first asked for."""
         if self._values is None:
             self._open()
         assert self._values is not None
@@ -251,7 +255,14 @@ class IdsWriter:
     what : str
     ordered : bool
         Whether they come in their order; if not, the order comes with them.
+
+    Attributes
+    ----------
+    ids : Ids
+        All of them, when the context has been left.
     """
+
+    ids: Ids
 
     def __init__(self, path: str | os.PathLike | None, what: str, *, ordered: bool = True):
         self.path, self.what, self.ordered = None if path is None else Path(path), what, ordered
@@ -266,7 +277,7 @@ class IdsWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         if kind is None:
-            self.close()
+            self.ids = self.close()
         elif self._sink is not None:
             self._sink.close()
 
@@ -286,8 +297,10 @@ class IdsWriter:
 
     def close(self) -> Ids:
         """The ids; those that turn out to be the numbers leave no file."""
-        numbered = isinstance(self._ends[0], np.integer) and self.ordered
-        if numbered and self._ends[0] == 0 and self._ends[1] == self._length - 1:
+        first, last = self._ends
+        if not self._length or (
+            isinstance(first, np.integer) and self.ordered and (first, last) == (0, self._length - 1)
+        ):
             if self._sink is not None and self.path is not None:
                 self._sink.close()
                 self.path.unlink()
@@ -352,11 +365,12 @@ def as_values(values: Any, what: str) -> Values:
         raise DataError(f"the {what} ids have {array.ndim} dimensions, not one")
     if array.size == 0 or (array.dtype.kind in "iu" and (array.dtype != np.uint64 or array.max() <= _LARGEST)):
         return array.astype(np.int64, copy=False)
-    if array.dtype.kind in "OUT" and all(isinstance(value, str) for value in array):
-        return pa.array(array.tolist(), pa.large_string())
-    raise DataError(
-        f"the {what} ids are {_called(array)}, neither whole numbers of 64 bits nor text", hint="Convert them first."
-    )
+    if array.dtype.kind in "OUT":
+        try:
+            return _from_arrow(pa.array(array.tolist() if array.dtype.kind == "T" else array), what)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            pass
+    raise _neither(_called(array), what)
 
 
 def _from_arrow(array: Any, what: str) -> Values:
@@ -374,7 +388,13 @@ def _from_arrow(array: Any, what: str) -> Values:
             return array.cast(pa.large_string())
     except pa.ArrowInvalid:
         pass
-    raise DataError(f"the {what} ids are {array.type}, neither whole numbers of 64 bits nor text")
+    raise _neither(array.type, what)
+
+
+def _neither(kind: Any, what: str) -> DataError:
+    return DataError(
+        f"the {what} ids are {kind}, neither whole numbers of 64 bits nor text", hint="Convert them first."
+    )
 
 
 def _called(array: np.ndarray) -> str:

@@ -157,8 +157,8 @@ class StoredRatings(Ratings):
         return self._planes["counts"][start:stop].astype(np.int64)
 
     def row(self, user: int) -> tuple[np.ndarray, np.ndarray]:
-        block: Any = self.read(user, user + 1).data
-        return block.indices, block.data
+        first, counts = self._counts(user, user + 1)
+        return self._ratings(first, int(counts[0]), Memory(1, int(counts[0])))
 
     def read(self, start: int, stop: int, buffer: Memory | None = None) -> Block:
         first, counts = self._counts(start, stop)
@@ -167,10 +167,7 @@ class StoredRatings(Ratings):
         pointers = memory.pointers(stop - start, total)
         np.cumsum(counts, dtype=pointers.dtype, out=pointers[1:])
         self._check_pointers(start, stop, first, pointers)
-        items, values = memory.fitting(total)
-        for begin in range(0, total, CHUNK):
-            part = slice(begin, min(begin + CHUNK, total))
-            self._decode(first + begin, items[part], values[part], memory)
+        items, values = self._ratings(first, total, memory)
         return Block(start, csr_block(values, items, pointers, (stop - start, self.shape[1])))
 
     def _counts(self, start: int, stop: int) -> tuple[int, np.ndarray]:
@@ -186,6 +183,14 @@ class StoredRatings(Ratings):
         wrong = self._starts[groups] != first + pointers[groups * STEP - start].astype(np.int64)
         if wrong.any() or (stop == self.shape[0] and first + int(pointers[-1]) != self.count):
             raise self._damaged("counts.npy", f"the counts of users from {start:,} on have another sum")
+
+    def _ratings(self, first: int, count: int, memory: Memory) -> tuple[np.ndarray, np.ndarray]:
+        """Items and values of ``count`` ratings from place ``first`` on."""
+        items, values = memory.fitting(count)
+        for begin in range(0, count, CHUNK):
+            part = slice(begin, min(begin + CHUNK, count))
+            self._decode(first + begin, items[part], values[part], memory)
+        return items, values
 
     def _decode(self, first: int, items: np.ndarray, values: np.ndarray, memory: Memory) -> None:
         """Ratings from place ``first`` on, into these arrays."""
@@ -216,7 +221,7 @@ class StoredRatings(Ratings):
         for name, about in read_document(self.folder)["planes"].items():
             plane, found = self._planes[name], 0
             for start in range(0, len(plane), 2**22):
-                found = zlib.crc32(plane[start : start + 2**22], found)
+                found = zlib.crc32(plane[start : start + 2**22].data, found)
             if found != about["crc32"]:
                 raise self._damaged(f"{name}.npy", "its checksum is not what it was")
         if self.held_out:

@@ -7,6 +7,7 @@ import json
 import os
 import zlib
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -264,11 +265,9 @@ class Planes:
         return DataError(what, where=str(self.folder))
 
     def close(
-        self, summary: Summary, *, popular: bool, users: str = "", items: str = "", held_out: bool = False
+        self, summary: Summary, *, popular: bool, users: str = "number", items: str = "number", held_out: bool = False
     ) -> None:
         """Write what is known at the end, and the document that makes it a store."""
-        from leyden import __version__
-
         if self._declared is None:
             self._planes["counts"].narrow(_narrowest(self.max_count))
         self._make("starts", np.int64)
@@ -283,7 +282,7 @@ class Planes:
         core = {"shape": [self.users, self.items], "count": self.count, "planes": planes}
         document = {
             "format": FORMAT,
-            "leyden": __version__,
+            "leyden": import_module("leyden").__version__,
             **core,
             "max_count": self.max_count,
             "popular": popular,
