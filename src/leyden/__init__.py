@@ -24,6 +24,9 @@ _HOME = {
     "Intercept": "leyden.rows",
     "Scale": "leyden.rows",
     "SelectColumns": "leyden.rows",
+    "open_ratings": "leyden.rows.ingest",
+    "Ratings": "leyden.rows.ratings",
+    "RatingsWriter": "leyden.rows.ratings_writer",
     "lstsq": "leyden.solve.lstsq",
     "LeastSquares": "leyden.solve.least_squares",
     "svd": "leyden.factor.svd",
@@ -76,6 +79,9 @@ if TYPE_CHECKING:
     from leyden.factor.triangular import QR
     from leyden.plan import Plan
     from leyden.rows import Block, Intercept, Rows, Scale, SelectColumns, generated, open
+    from leyden.rows.ingest import open_ratings
+    from leyden.rows.ratings import Ratings
+    from leyden.rows.ratings_writer import RatingsWriter
     from leyden.solution import Solution, load, verify
     from leyden.solve.least_squares import LeastSquares
     from leyden.solve.lstsq import lstsq

@@ -49,9 +49,9 @@ class CSVRows(TableRows):
         self._names: list[list[str]] = []
         self._pieces: list[Piece] = []
         for i, path in enumerate(self._paths):
-            header = self._header(path)
-            self._names.append(self._column_names(header, path))
-            self._pieces += _index(i, path, len(header))
+            line = header(path)
+            self._names.append(column_names(line, path, delimiter))
+            self._pieces += _index(i, path, len(line))
         if not self._pieces:
             raise DataError("the table is empty (0 rows)", where=source)
         self._sizes = [size(path) for path in self._paths]
@@ -69,37 +69,6 @@ class CSVRows(TableRows):
         values = max(piece.rows * len(self._names[piece.file]) for piece in self._pieces)
         used = max(piece.rows for piece in self._pieces) * len(self.choice.used)
         return 2 * (2.0 * text + 4.0 * values + 8.0 * used)
-
-    def _header(self, path: str) -> bytes:
-        """The first line of a file."""
-        with reading(path) as file:
-            line = file.readline()
-        if not line.strip():
-            what = "the first line is empty" if line else "the file is empty"
-            raise DataError(what, where=path, hint="It must hold a name for each column.")
-        return line
-
-    def _column_names(self, header: bytes, path: str) -> list[str]:
-        from pyarrow import csv as pc
-
-        how = {
-            "read_options": pc.ReadOptions(use_threads=False),
-            "parse_options": pc.ParseOptions(delimiter=self._delimiter),
-        }
-        try:
-            names = pc.read_csv(_buffer(header), **how).column_names
-        except ValueError as error:
-            raise DataError(f"the first line is not a row of column names ({error})", where=path) from None
-        if all(_is_number(name) for name in names):
-            raise DataError(
-                "the first line holds numbers where column names should be",
-                where=path,
-                hint="Put a line with a name for each column first.",
-            )
-        if len(names) == 1 and (other := [mark for mark in ";\t|," if mark in names[0]]):
-            hint = 'Give format="tsv".' if "\t" in other else "Save it with commas."
-            raise DataError(f"the columns are separated by {other[0]!r}", where=path, hint=hint)
-        return names
 
     def _infer(self, piece: Piece, labels: Sequence[str], group: str | None) -> dict[str, Any]:
         """Types by column, from the first rows. What looks like a whole number may have decimals further down."""
@@ -204,6 +173,40 @@ class CSVRows(TableRows):
         if count := re.search(r"Expected (\d+) columns, got (\d+)", message):
             return DataError(f"the row has {count[2]} values and there are {count[1]} columns", where=where)
         return DataError(f"the rows cannot be parsed ({message.strip().splitlines()[0]})", where=where)
+
+
+def header(path: str) -> bytes:
+    """The first line of a file."""
+    with reading(path) as file:
+        line = file.readline()
+    if not line.strip():
+        what = "the first line is empty" if line else "the file is empty"
+        raise DataError(what, where=path, hint="It must hold a name for each column.")
+    return line
+
+
+def column_names(header: bytes, path: str, delimiter: str) -> list[str]:
+    """The names that the first line of a file holds."""
+    from pyarrow import csv as pc
+
+    how = {
+        "read_options": pc.ReadOptions(use_threads=False),
+        "parse_options": pc.ParseOptions(delimiter=delimiter),
+    }
+    try:
+        names = pc.read_csv(_buffer(header), **how).column_names
+    except ValueError as error:
+        raise DataError(f"the first line is not a row of column names ({error})", where=path) from None
+    if all(_is_number(name) for name in names):
+        raise DataError(
+            "the first line holds numbers where column names should be",
+            where=path,
+            hint="Put a line with a name for each column first.",
+        )
+    if len(names) == 1 and (other := [mark for mark in ";\t|," if mark in names[0]]):
+        hint = 'Give format="tsv".' if "\t" in other else "Save it with commas."
+        raise DataError(f"the columns are separated by {other[0]!r}", where=path, hint=hint)
+    return names
 
 
 _PLAIN = {"double": "number", "int64": "whole number", "bool": "truth value (true or false)"}

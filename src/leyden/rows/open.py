@@ -16,6 +16,7 @@ from leyden.rows import remote
 from leyden.rows.array import ArrayRows
 from leyden.rows.base import Rows, as_array
 from leyden.rows.mapped import Cast, SelectColumns
+from leyden.rows.ratings_folder import is_store
 from leyden.rows.roles import SplitTarget, WithRoles
 from leyden.rows.schema import float_dtype
 from leyden.rows.sparse import CSRRows, is_sparse
@@ -60,7 +61,8 @@ def open(
     source : path, glob, folder or list of paths; array, sparse matrix, data frame or Rows
         Files are known by their ending: ``.npy``, ``.npz``, ``.parquet``, ``.csv``, ``.tsv``, ``.svm`` and ``.mtx``.
         Several files of a table or of svmlight rows are read one after another, in the order of their names. Of a
-        folder, what is hidden (names that begin with a dot or an underscore) and saved solutions are left out.
+        folder, what is hidden (names that begin with a dot or an underscore) and saved solutions are left out. A folder
+        that :func:`leyden.open_ratings` wrote is opened as :class:`leyden.Ratings`.
     target : str or list of str, array_like, path or int, optional
         What is to be predicted. Of a table, the name of one column or of several. Otherwise an array with one row for
         each row of the data, the path of a ``.npy`` file that holds one, or the number of a column, which is split off.
@@ -102,12 +104,17 @@ def open(
     """
     roles = {"target": target, "weight": weight, "group": group}
     table = {"categorical": categorical, "drop_first": drop_first, "nulls": nulls}
-    if _is_path(source) or (isinstance(source, list | tuple) and source and all(map(_is_path, source))):
-        paths, name = _files(source, format)
+    rows: Rows
+    if is_path(source) and is_store(source):
+        from leyden.rows.ratings_store import StoredRatings
+
+        rows = StoredRatings(source)
+    elif are_paths(source):
+        paths, name = find_files(source, format)
         if name in TABLES:
-            return _open_table(name, paths, _called(source), roles, {**table, "columns": columns, "dtype": dtype})
-        rows = _open_file(name, paths, _called(source), dtype)
-    elif _is_frame(source):
+            return _open_table(name, paths, name_of(source), roles, {**table, "columns": columns, "dtype": dtype})
+        rows = _open_file(name, paths, name_of(source), dtype)
+    elif is_frame(source):
         return _open_table("arrow", source, "table", roles, {**table, "columns": columns, "dtype": dtype})
     elif isinstance(source, Rows):
         rows = source
@@ -130,11 +137,18 @@ def open(
 # ---------------------------------------------------------------- sources
 
 
-def _is_path(source: Any) -> bool:
+def is_path(source: Any) -> bool:
+    """Whether this is the path of something."""
     return isinstance(source, str | os.PathLike)
 
 
-def _is_frame(source: Any) -> bool:
+def are_paths(source: Any) -> bool:
+    """Whether this is a path, or a list of them."""
+    return is_path(source) or (isinstance(source, list | tuple) and len(source) > 0 and all(map(is_path, source)))
+
+
+def is_frame(source: Any) -> bool:
+    """Whether this can be seen as an Arrow table."""
     return hasattr(source, "__arrow_c_stream__")
 
 
@@ -148,20 +162,20 @@ def _as_array(source: Any) -> np.ndarray:
     return array
 
 
-def _called(source: Any) -> str:
+def name_of(source: Any) -> str:
     """What to call a source of files when speaking of it."""
-    if _is_path(source):
+    if is_path(source):
         return str(source)
     return str(source[0]) if len(source) == 1 else f"{source[0]} and {len(source) - 1:,} more"
 
 
-def _files(source: Any, format: str | None) -> tuple[list[str], str]:
+def find_files(source: Any, format: str | None) -> tuple[list[str], str]:
     """The files that a path, folder, glob or list of these stands for, and their one format."""
     if format is not None and format not in FORMATS.values():
         raise OptionError(
             f"format={format!r} is not known", hint=f"The formats are {', '.join(sorted(set(FORMATS.values())))}."
         )
-    paths = [path for one in ([source] if _is_path(source) else source) for path in _expand(str(one), format)]
+    paths = [path for one in ([source] if is_path(source) else source) for path in _expand(str(one), format)]
     formats = {path: format or _format_of(path) for path in paths}
     name = formats[paths[0]]
     for path, other in formats.items():
@@ -172,7 +186,7 @@ def _files(source: Any, format: str | None) -> tuple[list[str], str]:
     if len(paths) > 1 and name not in STREAMS:
         raise OptionError(
             f"{len(paths):,} {name} files cannot be opened as one",
-            where=_called(source),
+            where=name_of(source),
             hint=f"Several files can be {', '.join(STREAMS)}.",
         )
     return paths, name
@@ -338,7 +352,7 @@ def _with_roles(rows: Rows, roles: dict[str, Any]) -> Rows:
 
 def _role(name: str, value: Any, rows: Rows) -> Any:
     """A role's array, left in its file when it is a path."""
-    if not _is_path(value) or value in rows.columns:
+    if not is_path(value) or value in rows.columns:
         return value
     if not str(value).lower().endswith(".npy"):
         raise OptionError(

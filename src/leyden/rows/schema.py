@@ -47,7 +47,7 @@ def choose(
     dtype: Any = None,
 ) -> Choice:
     """Check the options of a table against the schema of each of its files, given as (path, pyarrow.Schema)."""
-    schema = _types_by_column(schemas)
+    schema = types_by_column(schemas)
     if nulls not in ("error", "mean", "drop"):
         raise OptionError(f"nulls={nulls!r} is not known", hint='Choose "error", "mean" or "drop".')
     targets = _names(target)
@@ -71,7 +71,7 @@ def choose(
     for name in named:
         if name not in features:
             raise OptionError(f"categorical column '{name}' is not among the columns read", where=source)
-    _check_agreement(schemas, (*features, *roles))
+    check_agreement(schemas, (*features, *roles))
     if categorical == "auto":
         named = tuple(name for name in features if "text" in map(kind, schema[name]))
     for name in features:
@@ -85,7 +85,7 @@ def choose(
     return Choice(features, targets, weight, group, named, drop_first, nulls, _block_dtype(numeric, dtype))
 
 
-def _types_by_column(schemas: Sequence[tuple[str, Any]]) -> dict[str, list[Any]]:
+def types_by_column(schemas: Sequence[tuple[str, Any]]) -> dict[str, list[Any]]:
     types: dict[str, list[Any]] = {}
     for path, schema in schemas:
         twice = {name for name in schema.names if schema.names.count(name) > 1}
@@ -98,7 +98,7 @@ def _types_by_column(schemas: Sequence[tuple[str, Any]]) -> dict[str, list[Any]]
     return types
 
 
-def _check_agreement(schemas: Sequence[tuple[str, Any]], names: Sequence[str]) -> None:
+def check_agreement(schemas: Sequence[tuple[str, Any]], names: Sequence[str]) -> None:
     """Every file must have these columns, with the same kind of values; numbers of different types are one kind."""
     for name in names:
         first, type_ = next((path, schema.field(name).type) for path, schema in schemas if name in schema.names)
