@@ -284,8 +284,8 @@ class Gap:
         ``‖MS‖₂``: one at a stationary point.
     outside : (float, float)
         Estimate from below, and upper bound, of ``‖M (I − SSᵀ)‖₂``.
-    direction : ndarray, shape (items,)
-        Leading right singular vector of what is outside.
+    directions : ndarray, shape (items, p)
+        Right singular vectors of what is outside that belong to values above one: what more factors would use.
     value : float
         ``F − dual``, relative to F.
     confidence : float
@@ -296,7 +296,7 @@ class Gap:
     norm: float
     inside: float
     outside: tuple[float, float]
-    direction: np.ndarray
+    directions: np.ndarray
     value: float
     confidence: float
     passes: int
@@ -314,6 +314,7 @@ def gap(
     biases: bool = False,
     passes: int = 12,
     enough: float = 0.0,
+    stationary: float = math.inf,
     seed: int = 0,
     failure: float = 1e-9,
     label: str = "optimality",
@@ -328,6 +329,8 @@ def gap(
     item_penalties : ndarray, shape (items,)
     enough : float
         Relative gap at which to stop.
+    stationary : float
+        Stationarity above which one pass is enough: the factors will be improved first.
     failure : float
         Probability with which the bound may be wrong, over the random start.
     """
@@ -348,7 +351,7 @@ def gap(
     image = first.image - ms @ (s.T @ start)
     image -= s @ (s.T @ image)
     room = min(items - s.shape[1], width)
-    found = Gap(first, inside, inside, (0.0, 0.0), np.zeros(items), math.inf, 1.0, 1)
+    found = Gap(first, inside, inside, (0.0, 0.0), np.zeros((items, 0)), math.inf, 1.0, 1)
     if room == 0:
         found.norm = math.sqrt(_leading(inside**2, coupling, 0.0))
         _close(found)
@@ -364,17 +367,18 @@ def gap(
     while True:
         image -= s @ (s.T @ image)
         space.add(image, 1e-14 * scale)
-        pairs = space.pairs(1)
+        pairs = space.pairs(width)
         theta = max(float(pairs.theta[0]), 0.0)
         steps = space.steps if not space.invariant else 10**4
         ceiling = krylov_ceiling(0, theta, items, room, steps, space.drift, failure).value
         found.norm = math.sqrt(_leading(inside**2, coupling, ceiling))
         found.outside = math.sqrt(theta), math.sqrt(ceiling)
-        found.direction = space.vectors(pairs)[:, 0]
+        more = int((pairs.theta > 1).sum())
+        found.directions = space.vectors(pairs)[:, :more] if more else found.directions
         found.confidence, found.passes = 1 - failure, number
         _close(found)
         found.history.append(found.value)
-        if number >= passes or found.value <= enough or space.invariant or space.full:
+        if number >= passes or first.stationarity > stationary or found.value <= enough or space.invariant or space.full:
             return found
         # With an estimate below that is too large there is nothing to be gained by a sharper bound above.
         least = 1 - first.dual(math.sqrt(max(theta, inside**2))) / first.value
