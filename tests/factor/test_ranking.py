@@ -48,10 +48,13 @@ def best(scores, k, excluded):
     return indices, values
 
 
+KINDS = ["normal", "ties", "near ties", "constant", "spread", "tiny", "cold"]
+
+
 def case(seed, kind=None, dtype=None):
     """Factors, offsets or none, and a pattern; of kinds that tie, nearly tie, or lie far apart."""
     rng = np.random.default_rng(seed)
-    kind = kind or ["normal", "ties", "near ties", "constant", "spread", "cold"][rng.integers(6)]
+    kind = kind or KINDS[rng.integers(len(KINDS))]
     dtype = dtype or [np.float32, np.float64][rng.integers(2)]
     m, n, d = int(rng.integers(1, 12)), int(rng.integers(1, 200)), int(rng.integers(1, 20))
     u, v = rng.standard_normal((m, d)), rng.standard_normal((n, d))
@@ -63,6 +66,9 @@ def case(seed, kind=None, dtype=None):
         v = np.repeat(v[:1], n, axis=0)
     elif kind == "spread":
         u, v = u * 10.0 ** rng.integers(-12, 12, (m, 1)), v * 10.0 ** rng.integers(-12, 12, (n, 1))
+    elif kind == "tiny":
+        size = 1e-22 if dtype == np.float32 else 1e-161
+        u, v = u * size, v * size
     elif kind == "cold":
         u, v = u * (rng.random((m, 1)) < 0.5), v * (rng.random((n, 1)) < 0.5)
     offset = [None, rng.standard_normal(n), np.round(rng.standard_normal(n)), np.zeros(n)][rng.integers(4)]
