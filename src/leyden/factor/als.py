@@ -55,8 +55,8 @@ MAX_RANK = 2048
 #: Relative step below which float32 has said what it can.
 SINGLE = 3e-5
 
-#: Passes of block Lanczos that a certificate may take.
-GAP_PASSES = 12
+#: Passes of block Lanczos that a certificate may take, and one that has a gap to show.
+GAP_PASSES, MOST_PASSES = 12, 200
 
 #: Rank to begin with, and factors that are added at once at most, when the rank is to be found.
 FIRST_RANK, MORE_FACTORS = 8, 8
@@ -457,8 +457,6 @@ class _Run:
             v[:, : start.shape[1]] = start
         fine = options.tol < SINGLE or (options.gap is not None and options.gap < SINGLE)
         goal, single = 0.3 * options.tol, True
-        if options.gap is not None:
-            goal = min(goal, options.gap)
         left = options.epochs
         while True:
             v, step, used = self._descend(v, rank, np.float32 if single else np.float64, goal, left, fine)
@@ -481,11 +479,11 @@ class _Run:
                     return self._compact(v, rank), found
                 v, rank = self._grow(v, rank, found.directions[:, :more]), rank + more
                 self.grown = f"rank {rank} is not yet sufficient"
+                goal, single = 0.3 * options.tol, True
                 continue
             worst = max(stationary / options.tol, (found.value / options.gap) if options.gap else 0.0, 2.0)
             goal = min(goal, step) / min(worst, 100.0) * 0.7
-            if single and goal < SINGLE / 10:
-                single = False
+            single = single and goal >= SINGLE
 
     def _descend(
         self, v: np.ndarray, rank: int, dtype: Any, goal: float, most: int, fine: bool
@@ -531,7 +529,7 @@ class _Run:
         with single_threaded_blas():
             found = gap(
                 self.engine, self.rows, self.objective, self._compact(v, rank), self.user_penalties,
-                self.item_penalties, biases=options.biases, passes=GAP_PASSES, enough=options.gap or 0.0,
+                self.item_penalties, biases=options.biases, passes=GAP_PASSES if options.gap is None else MOST_PASSES, enough=options.gap or 0.0,
                 stationary=options.tol if options.gap is None else max(options.tol, 1e-2), seed=options.seed,
             )  # fmt: skip
         self.certificate_passes += found.passes

@@ -49,6 +49,9 @@ from leyden.solve.reductions import gamma
 #: Vectors of a block of the Krylov space.
 BLOCK = 16
 
+#: Blocks of the Krylov space at most: memory of twice as many vectors of the length of the items.
+MOST_BLOCKS = 40
+
 #: Share of the largest singular value below which a direction of ``E^½ V`` is left to the Krylov space.
 NEGLIGIBLE = 1e-10
 
@@ -360,7 +363,7 @@ def gap(
     q, r = np.linalg.qr(projected)
     if room < width:
         q, r, image = *np.linalg.qr(projected[:, :room]), image[:, :room]
-    space = KrylovSpace(q, min(items, width * (passes + 1)))
+    space = KrylovSpace(q, min(items, width * (min(passes, MOST_BLOCKS) + 1)))
     space.block = q
     image = np.linalg.solve(r.T, image.T).T
     number, scale = 1, float(np.linalg.norm(first.image))
