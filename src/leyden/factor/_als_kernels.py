@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 
 from leyden.factor._als_vectors import (
+    add_combination,
     add_packed,
     add_tile_1,
     add_tile_2,
@@ -469,16 +470,21 @@ def packed_starts(width):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def add_items(
-    begin, end, columns, rows, values, model, shift, u, v, h, gradient, least, square, gathered, ones, lanes,
+    begin, end, columns, starts, firsts, rows, values, model, shift, u, v, h, gradient, square, gathered, small, lanes
 ):  # fmt: skip
     """Add the ratings of a block of users to the normal equations of the items ``begin`` to ``end``.
 
-    With ``g = w (t − u·v)`` of each rating, ``h[j] += Σ w u uᵀ`` and ``gradient[j] += Σ g u``.
+    With ``g = w (t − u·v)`` of each rating, ``h[j] += Σ w u uᵀ`` and ``gradient[j] += Σ g u``; the latter as what is
+    left of ``Σ w t u`` when ``Σ w u uᵀ v`` is taken off.
 
     Parameters
     ----------
-    columns, rows, values
-        The ratings grouped by item.
+    columns : int64, shape (parts, items + 1)
+        The ratings of item j by users of part p are ``starts[p] + columns[p, j]`` and on, up to that of j + 1.
+    starts, firsts : int64, shape (parts,)
+        Where the ratings of a part begin, and its users.
+    rows, values : shape (ratings,)
+        User within its part, and value.
     shift : shape (users,) or (0,)
         What is taken off t of each rating, by its user.
     u : shape (users, width)
@@ -486,40 +492,57 @@ def add_items(
     h : shape (items, packed)
         Upper triangles, packed as :func:`packed_starts` says.
     gradient : float64, shape (items, width)
+    square, gathered, small : shapes (width, width), (GATHERED, width), (3, max(width, GATHERED))
+        Memory to work in.
     """
-    width = u.shape[1]
+    width, one = u.shape[1], u.dtype.type(1)
+    for k in range(small.shape[1]):
+        small[2, k] = 1
     for j in range(begin, end):
-        first, last = columns[j], columns[j + 1]
-        if first == last:
+        held = 0
+        empty = True
+        for p in range(len(starts)):
+            e, last = starts[p] + columns[p, j], starts[p] + columns[p, j + 1]
+            while e < last:
+                if empty:
+                    empty = False
+                    for i in range(width):
+                        scale_row(square, i, one - one, i - i % 16, width)
+                    scale_row(small, 0, one - one, 0, width)
+                count = min(GATHERED - held, last - e)
+                for ahead in range(e + count, min(e + count + PREFETCHED, last)):
+                    prefetch_row(u, firsts[p] + rows[ahead], width)
+                for r in range(held, held + count):
+                    i = firsts[p] + rows[e]
+                    w = model[0] + model[1] * values[e]
+                    t = (model[2] + model[3] * values[e]) / w
+                    if len(shift):
+                        t -= shift[i]
+                    root = u.dtype.type(np.sqrt(w))
+                    gather_row(u, i, root, small[2], gathered, r, width)
+                    small[1, r] = root * t
+                    e += 1
+                held += count
+                if held == GATHERED:
+                    _rank_add(gathered, held, square, width, lanes)
+                    add_combination(gathered, held, small, 1, small, 0, width)
+                    held = 0
+        if empty:
             continue
-        for i in range(width):
-            for k in range(i - i % 16, width):
-                square[i, k] = 0
-        for k in range(width):
-            least[0, k] = 0
-        for start in range(first, last, GATHERED):
-            count = min(GATHERED, last - start)
-            for e in range(start + count, min(start + count + GATHERED, last)):
-                prefetch_row(u, rows[e], width)
-            for r in range(count):
-                i = rows[start + r]
-                value = values[start + r]
-                w = model[0] + model[1] * value
-                t = (model[2] + model[3] * value) / w
-                if len(shift):
-                    t -= shift[i]
-                root = u.dtype.type(np.sqrt(w))
-                residual = u.dtype.type(t - row_dot(u, i, v, j, 0, width))
-                gather_row(u, i, root, ones, gathered, r, width)
-                row_axpy(gathered, r, root * residual, least, 0, 0, width)
-            _rank_add(gathered, count, square, width, lanes)
+        if held:
+            _rank_add(gathered, held, square, width, lanes)
+            add_combination(gathered, held, small, 1, small, 0, width)
         at = 0
         for i in range(width):
             k = i - i % 16
             add_packed(h, j, at, square, i, k, width)
             at += width - k
+            # On the diagonal the whole square of a vector is there; what is right of it stands for what is below.
+            k = i - i % lanes
+            small[0, i] -= row_dot(square, i, v, j, k, width)
+            row_axpy(square, i, -v[j, i], small, 0, k + lanes, width)
         for k in range(width):
-            gradient[j, k] += least[0, k]
+            gradient[j, k] += small[0, k]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -284,6 +284,26 @@ def combine_rows(_context, b, first, count, a, stride, at, scale, out, r, width)
 
 
 @intrinsic
+def add_combination(_context, b, count, a, i, out, r, width):
+    """``out[r, :width] += Σ_k a[i, k] b[k, :width]`` over ``count`` rows."""
+    signature = types.void(b, types.intp, a, types.intp, out, types.intp, types.intp)
+
+    def generate(context, builder, _sig, args):
+        on = _Vectors(context, builder, b)
+        factors, target = on.row(a, args[2], args[3]), on.row(out, args[4], args[5])
+        with on.count(args[6], on.lanes) as (j, _):
+            (held,) = on.slots([on.zero()])
+            builder.store(on.load(target, j), held)
+            with on.count(args[1]) as (k, _):
+                value = on.fma(on.splat(factors, k), on.load(on.row(b, args[0], k), j), builder.load(held))
+                builder.store(value, held)
+            on.store(builder.load(held), target, j)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def row_axpy(_context, x, i, factor, y, r, first, last):
     """``y[r, first:last] += factor x[i, first:last]``, a whole number of vectors."""
     signature = types.void(x, types.intp, x.dtype, y, types.intp, types.intp, types.intp)

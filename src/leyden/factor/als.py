@@ -47,6 +47,7 @@ from leyden.factor.survey import Survey, survey
 from leyden.plan import PassPlan, Plan, machine, verb
 from leyden.rows import Rows
 from leyden.rows.ingest import open_ratings
+from leyden.rows.sampled import SampledRows
 
 METHODS = ("resident", "streamed")
 
@@ -57,6 +58,9 @@ SINGLE = 3e-5
 
 #: Passes of block Lanczos that a certificate may take, and one that has a gap to show.
 GAP_PASSES, MOST_PASSES = 12, 200
+
+#: Ratings of an item, on average, that a sample of the users keeps, and the smallest part that is worth sampling.
+SAMPLED, LEAST_STRIDE = 200, 8
 
 #: Rank to begin with, and factors that are added at once at most, when the rank is to be found.
 FIRST_RANK, MORE_FACTORS = 8, 8
@@ -401,7 +405,7 @@ class _Run:
 
     def maps(self, rank: int, dtype: Any) -> Callable[[np.ndarray], Step]:
         """The map of an epoch, for padded factors of this rank and type."""
-        return self._resident(rank, dtype) if self.method == "resident" else self._streamed(rank, dtype)
+        return self._resident(rank, dtype) if self.method == "resident" else self._streamed(rank, self.rows)
 
     def _resident(self, rank: int, dtype: Any) -> Callable[[np.ndarray], Step]:
         if self._entries is None:
@@ -418,18 +422,24 @@ class _Run:
 
         return epoch
 
-    def _streamed(self, rank: int, dtype: Any) -> Callable[[np.ndarray], Step]:
-        constant = self.survey.shift
+    def sample(self) -> Rows | None:
+        """Part of the users, when there are so many that a part tells as much of the items."""
+        n, m = self.rows.shape
+        stride = int(self.survey.ratings / (SAMPLED * m))
+        return SampledRows(self.rows, stride) if self.method == "streamed" and stride >= LEAST_STRIDE else None
+
+    def _streamed(self, rank: int, rows: Rows) -> Callable[[np.ndarray], Step]:
+        constant, part = self.survey.shift, rows.shape[0] / self.rows.shape[0]
         bias = rank if self.options.biases else -1
 
         def epoch(v: np.ndarray) -> Step:
             def passed() -> Step:
                 reduction = ItemStep(
-                    self.objective, v, self.user_penalties, self.item_penalties, self.survey.item_counts, bias,
+                    self.objective, v, self.user_penalties, part * self.item_penalties, self.survey.item_counts, bias,
                     users=self.rows.shape[0], block_nbytes=self._block_nbytes(v), workshop=self.workshop,
                 )  # fmt: skip
                 with single_threaded_blas():
-                    (found,) = self.engine.sweep(self.rows, [reduction], "epoch", keep=False)
+                    (found,) = self.engine.sweep(rows, [reduction], "epoch", keep=False)
                 return Step(found.v, found.before + constant, found.before + constant - found.decrement)
 
             return passed()
@@ -458,6 +468,14 @@ class _Run:
         fine = options.tol < SINGLE or (options.gap is not None and options.gap < SINGLE)
         goal, single = 0.3 * options.tol, True
         left = options.epochs
+        part = self.sample() if start is None else None
+        if part is not None:
+            # The part determines items to so many digits; the rest of the users is only needed for the others.
+            before = len(self.history)
+            v, _, _ = self._descend(v, rank, np.float32, max(goal, 3e-3), left, False, part)
+            self.engine.trace.remarks.append(
+                f"{len(self.history) - before} epochs on one user in {round(self.rows.shape[0] / part.shape[0])} first"
+            )
         while True:
             v, step, used = self._descend(v, rank, np.float32 if single else np.float64, goal, left, fine)
             left -= used
@@ -486,10 +504,11 @@ class _Run:
             single = single and goal >= SINGLE
 
     def _descend(
-        self, v: np.ndarray, rank: int, dtype: Any, goal: float, most: int, fine: bool
+        self, v: np.ndarray, rank: int, dtype: Any, goal: float, most: int, fine: bool, part: Rows | None = None
     ) -> tuple[np.ndarray, float, int]:
         """Accelerated epochs until the relative step is below ``goal``, or float32 has said what it can."""
-        epoch, nu = self.maps(rank, dtype), self.item_penalties
+        epoch = self.maps(rank, dtype) if part is None else self._streamed(rank, part)
+        nu, rows = self.item_penalties, self.rows if part is None else part
         acceleration = Anderson(DEPTH if self.options.accelerate else 0)
         floor = SINGLE if dtype == np.float32 and fine else 0.0
         point, plain = v.astype(dtype), None
@@ -501,7 +520,7 @@ class _Run:
                 found = epoch(point)
                 return {"v": found.v, "objective": np.array([found.before, found.after])}
 
-            kept = self.engine.step(self.rows, label, compute)
+            kept = self.engine.step(rows, label, compute)
             improved, (before, after) = kept["v"], kept["objective"].tolist()
             used += 1
             slack = 1e-13 if dtype == np.float64 else 1e-6
@@ -509,11 +528,11 @@ class _Run:
                 # The extrapolation went too far: back to where the plain step had led.
                 point, plain, reached = plain, None, math.inf
                 acceleration.forget()
-                self.history.append({"before": before, "after": after, "step": step, "taken_back": 1.0})
+                self.history.append({"before": before, "after": after, "step": step, "users": float(rows.shape[0]), "taken_back": 1.0})
                 continue
             change, size = _norm(improved - point, nu), _norm(improved, nu)
             step = change / size if size > 0 else 0.0
-            self.history.append({"before": before, "after": after, "step": step})
+            self.history.append({"before": before, "after": after, "step": step, "users": float(rows.shape[0])})
             # A last digit that only wanders says nothing more.
             quiet = quiet + 1 if reached - after <= slack / 10 * abs(after) else 0
             plain, reached = improved, after

@@ -145,57 +145,57 @@ class ItemStep(Reduction[ItemState, Improved]):
         cuts = np.unique(np.concatenate([[0], cuts, [block.rows]]))
         spans = list(zip(cuts[:-1], cuts[1:], strict=True))
         shop = self._workshop
-        solvers = shop.kept("solvers", lambda: [HalfStep(self.width, self.dtype, 1) for _ in range(shop.threads)])
-        parts = shop.map(lambda k: self._users(data, indptr, *spans[k], k, solvers), len(spans))
-        for _, u, _, least in parts:
-            state.least += least
-            if self.objective.unobserved:
-                state.gram += (u.T @ u).astype(np.float64)
-        memory = shop.kept("memory", lambda: [self._memory() for _ in range(shop.threads)])
+        solvers = shop.kept(
+            f"solvers {self.width} {self.dtype}", lambda: [HalfStep(self.width, self.dtype, 1) for _ in range(shop.threads)]
+        )
+        m, ratings = self.items, len(data.indices)
+        columns = shop.array("columns", (len(spans), m + 1), np.int64)
+        rows, values = shop.array("rows", (ratings,), np.int32), shop.array("values", (ratings,), np.float32)
+        u = shop.array("u", (block.rows, self.width), self.dtype)
+        starts, firsts = indptr[cuts[:-1]], cuts[:-1].astype(np.int64)
+
+        def users(k: int) -> float:
+            """Users of a part solved, and their ratings grouped by item."""
+            first, last = spans[k]
+            span = slice(indptr[first], indptr[last])
+            entries = Entries.of(indptr[first : last + 1] - indptr[first], data.indices[span], data.data[span])
+            solver = solvers.pop()
+            least: float = solver(
+                entries, self.objective.model, self.features, self.theta, self.user_penalties, u[first:last], self.shift
+            )
+            solvers.append(solver)
+            columns[k] = 0
+            kernels.transpose(
+                entries.indptr, entries.indices, entries.values, columns[k], rows[span], values[span]
+            )  # fmt: skip
+            return least
+
+        state.least += sum(shop.map(users, len(spans)))
+        if self.objective.unobserved:
+            for first, last in spans:
+                state.gram += u[first:last].T @ u[first:last]
+        shift = np.empty(0, self.dtype)
+        if self.bias >= 0:
+            shift = u[:, self.bias].copy()
+            u[:, self.bias] = 1.0
+        memory = shop.kept(f"memory {self.width} {self.dtype}", lambda: [self._memory() for _ in range(shop.threads)])
 
         def items(k: int) -> None:
             work = memory.pop()
-            for entries, u, shift, _ in parts:
-                kernels.add_items(
-                    self._cuts[k], self._cuts[k + 1], *entries, self.objective.model, shift, u, self.v, state.h,
-                    state.gradient, *work, 64 // self.dtype.itemsize,
-                )  # fmt: skip
+            kernels.add_items(
+                self._cuts[k], self._cuts[k + 1], columns, starts, firsts, rows, values, self.objective.model, shift, u,
+                self.v, state.h, state.gradient, *work, 64 // self.dtype.itemsize,
+            )  # fmt: skip
             memory.append(work)
 
         shop.map(items, len(self._cuts) - 1)
         return state
 
-    def _users(
-        self, data: Any, indptr: np.ndarray, first: int, last: int, part: int, solvers: list[HalfStep]
-    ) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray, float]:
-        """Users ``first`` to ``last`` of a block solved, and their ratings grouped by item."""
-        span = slice(indptr[first], indptr[last])
-        entries = Entries.of(indptr[first : last + 1] - indptr[first], data.indices[span], data.data[span])
-        u = self._workshop.array(f"u{part}", (last - first, self.width), self.dtype)
-        solver = solvers.pop()
-        least = solver(
-            entries, self.objective.model, self.features, self.theta, self.user_penalties, u, self.shift
-        )  # fmt: skip
-        solvers.append(solver)
-        columns = self._workshop.array(f"columns{part}", (self.items + 1,), np.int64)
-        columns[:] = 0
-        count = len(entries.indices)
-        rows = self._workshop.array(f"rows{part}", (count,), np.int32)
-        values = self._workshop.array(f"values{part}", (count,), np.float32)
-        kernels.transpose(entries.indptr, entries.indices, entries.values, columns, rows, values)
-        shift = np.empty(0, self.dtype)
-        if self.bias >= 0:
-            shift = u[:, self.bias].copy()
-            u[:, self.bias] = 1.0
-            # What is left of a rating, less the item's own bias, which is a column of v now.
-        return (columns, rows, values), u, shift, least
-
     def _memory(self) -> tuple[np.ndarray, ...]:
         return (
-            np.zeros((1, self.width), self.dtype),
             np.zeros((self.width, self.width), self.dtype),
             np.zeros((kernels.GATHERED, self.width), self.dtype),
-            np.ones(self.width, self.dtype),
+            np.zeros((3, max(self.width, kernels.GATHERED)), self.dtype),
         )
 
     def merge(self, a: ItemState, b: ItemState) -> ItemState:
