@@ -22,7 +22,7 @@ from numba import njit
 from harness import compare, peak_rss
 
 RANK, PLANTED, SIGNAL, NOISE, MEAN = 32, 4, 1.0, 0.5, 10
-REGULARIZATION, SCALING = 0.05, 1.0
+REGULARIZATION, SCALING = 0.1, 1.0
 LEVELS = np.round(np.arange(-127, 128) * 0.04, 2).astype(np.float32)
 PART = 250_000
 TESTED = 200_000

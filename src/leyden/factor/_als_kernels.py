@@ -470,7 +470,8 @@ def packed_starts(width):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def add_items(
-    begin, end, columns, starts, firsts, rows, values, model, shift, u, v, h, gradient, square, gathered, small, lanes
+    begin, end, base, columns, starts, firsts, rows, values, model, shift, u, v, h, gradient, square, gathered, small,
+    lanes,
 ):  # fmt: skip
     """Add the ratings of a block of users to the normal equations of the items ``begin`` to ``end``.
 
@@ -479,6 +480,8 @@ def add_items(
 
     Parameters
     ----------
+    base : int
+        The item of the first row of ``h`` and ``gradient``.
     columns : int64, shape (parts, items + 1)
         The ratings of item j by users of part p are ``starts[p] + columns[p, j]`` and on, up to that of j + 1.
     starts, firsts : int64, shape (parts,)
@@ -489,9 +492,9 @@ def add_items(
         What is taken off t of each rating, by its user.
     u : shape (users, width)
     v : shape (items, width)
-    h : shape (items, packed)
+    h : shape (some items, packed)
         Upper triangles, packed as :func:`packed_starts` says.
-    gradient : float64, shape (items, width)
+    gradient : float64, shape (some items, width)
     square, gathered, small : shapes (width, width), (GATHERED, width), (3, max(width, GATHERED))
         Memory to work in.
     """
@@ -535,14 +538,14 @@ def add_items(
         at = 0
         for i in range(width):
             k = i - i % 16
-            add_packed(h, j, at, square, i, k, width)
+            add_packed(h, j - base, at, square, i, k, width)
             at += width - k
             # On the diagonal the whole square of a vector is there; what is right of it stands for what is below.
             k = i - i % lanes
             small[0, i] -= row_dot(square, i, v, j, k, width)
             row_axpy(square, i, -v[j, i], small, 0, k + lanes, width)
         for k in range(width):
-            gradient[j, k] += small[0, k]
+            gradient[j - base, k] += small[0, k]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

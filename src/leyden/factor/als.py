@@ -17,6 +17,7 @@ epoch is accelerated (:mod:`leyden.factor.acceleration`) and stops when the cert
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import time
@@ -62,6 +63,9 @@ GAP_PASSES, MOST_PASSES = 12, 200
 #: Ratings of an item, on average, that a sample of the users keeps, and the smallest part that is worth sampling.
 SAMPLED, LEAST_STRIDE = 200, 8
 
+#: Parts that the normal equations of the items are computed in at most.
+MOST_ITEM_PASSES = 64
+
 #: Rank to begin with, and factors that are added at once at most, when the rank is to be found.
 FIRST_RANK, MORE_FACTORS = 8, 8
 
@@ -99,7 +103,7 @@ def als(
     tol: float = 1e-3,
     gap: float | None = None,
     epochs: int = 100,
-    start: np.ndarray | None = None,
+    start: str | np.ndarray = "random",
     accelerate: bool = True,
     max_rank: int = 256,
     method: str = "auto",
@@ -141,8 +145,8 @@ def als(
         What the relative duality gap is certified to stay below: the distance to the best factorization of any rank.
     epochs : int, default 100
         The most epochs to make.
-    start : ndarray, shape (items, rank), optional
-        Item factors to begin with; random ones by default.
+    start : {"random", "spectral"} or ndarray, shape (items, rank)
+        Item factors to begin with; spectral: right singular vectors of the ratings, with zeros where there are none.
     accelerate : bool, default True
         Whether to extrapolate from epoch to epoch. The objective never rises.
     max_rank : int, default 256
@@ -206,7 +210,7 @@ def plan(
     tol: float = 1e-3,
     gap: float | None = None,
     epochs: int = 100,
-    start: np.ndarray | None = None,
+    start: str | np.ndarray = "random",
     accelerate: bool = True,
     max_rank: int = 256,
     method: str = "auto",
@@ -245,7 +249,11 @@ def plan(
     if options.most:
         options = replace(options, rank=min(options.rank, options.most))
     items = rows.shape[1]
-    if start is not None:
+    if isinstance(start, str):
+        check.one_of("start", start, ("random", "spectral"))
+        if start == "spectral" and options.rank > min(rows.shape):
+            raise OptionError(f"a spectral start has no {options.rank} vectors of ratings of {items:,} items")
+    else:
         start = np.asarray(start, np.float64)
         if start.shape != (items, options.rank + options.biases) or not np.isfinite(start).all():
             raise OptionError(
@@ -262,7 +270,7 @@ def plan(
         "method": method,
         "memory": None if memory is None else options.memory,
         "seed": options.seed,
-        "start": None if start is None else float(np.abs(start).sum()),
+        "start": start if isinstance(start, str) else float(np.abs(start).sum()),
         "data": fingerprint(rows) if options.checkpoint else None,
     }
     begun = options.checkpoint.begun(identity) if options.checkpoint else None
@@ -285,12 +293,20 @@ def resident_nbytes(rows: Rows, ratings: float, options: Options, itemsize: int)
     return 18 * ratings + 24 * (n + m) + itemsize * width * (n + (1 + history) * m + max(n, m)) + 8 * 3 * m * width
 
 
-def streamed_nbytes(rows: Rows, options: Options, itemsize: int) -> float:
-    """Memory of the items' normal equations, and of item factors and their differences."""
+def streamed_nbytes(rows: Rows, options: Options, itemsize: int, passes: int = 1) -> float:
+    """Memory of the items' normal equations, those of one of some passes, and of item factors and their differences."""
     m = rows.shape[1]
     width = padded(max(options.rank, options.most) + options.biases)
     history = 2 * (DEPTH + 2) if options.accelerate else 2
-    return m * (itemsize * (width * (width + 16) / 2 + width * history) + 32 * width)
+    return m * (itemsize * (width * (width + 16) / 2 / passes + width * history) + 32 * width)
+
+
+def item_passes(rows: Rows, options: Options, itemsize: int) -> int:
+    """Passes an epoch takes so that the normal equations take no more than half of what the budget leaves."""
+    factors = streamed_nbytes(rows, options, itemsize, 2**30)
+    equations = streamed_nbytes(rows, options, itemsize) - factors
+    room = max(options.memory - factors, 1.0) * 0.6
+    return max(1, min(MOST_ITEM_PASSES, rows.shape[1], math.ceil(equations / room)))
 
 
 def choose(rows: Rows, objective: Objective, options: Options, method: str) -> Plan[Any]:
@@ -298,9 +314,10 @@ def choose(rows: Rows, objective: Objective, options: Options, method: str) -> P
     n, m = rows.shape
     ratings = getattr(rows, "count", None) or max(1.0, (rows.row_nbytes - 8) / 8) * n
     itemsize = 4 if options.tol >= SINGLE and (options.gap or 1.0) >= SINGLE else 8
+    passes = item_passes(rows, options, itemsize)
     needed = {
         "resident": resident_nbytes(rows, ratings, options, itemsize),
-        "streamed": streamed_nbytes(rows, options, itemsize) + min(BLOCK_NBYTES, 16 * ratings),
+        "streamed": streamed_nbytes(rows, options, itemsize, passes) + min(BLOCK_NBYTES, 16 * ratings),
     }
     local = isinstance(as_executor(options.executor), Local)
     fits = {name: needed[name] <= options.memory for name in METHODS}
@@ -325,7 +342,8 @@ def choose(rows: Rows, objective: Objective, options: Options, method: str) -> P
     kind = "implicit feedback" if objective.implicit else "ratings"
     why = {
         "resident": "ratings and factors fit the budget" if local else "asked for",
-        "streamed": "users are found again in every pass, and never stored",
+        "streamed": "users are found again in every pass, and never stored"
+        + (f"; normal equations of the items in {passes} parts, a pass each" if passes > 1 else ""),
     }
     other = "streamed" if chosen == "resident" else "resident"
     return Plan(
@@ -335,7 +353,7 @@ def choose(rows: Rows, objective: Objective, options: Options, method: str) -> P
         chosen,
         (why[chosen] if method == "auto" else f"asked for; {why[chosen]}",),
         ((other, 0.0, "slower" if other == "streamed" else "does not fit the budget" if local else "not on a cluster"),),
-        (*[epoch] * min(10, options.epochs), certificate),
+        (*[epoch] * min(10, options.epochs) * (passes if chosen == "streamed" else 1), certificate),
         options.memory,
         int(needed[chosen]),
     )
@@ -349,7 +367,7 @@ def _run(
     rows: Rows,
     objective: Objective,
     options: Options,
-    start: np.ndarray | None,
+    start: str | np.ndarray,
     identity: dict[str, Any],
 ) -> ALSResult:
     began = time.perf_counter()
@@ -433,42 +451,50 @@ class _Run:
         bias = rank if self.options.biases else -1
 
         def epoch(v: np.ndarray) -> Step:
-            def passed() -> Step:
+            spans = np.linspace(0, self.rows.shape[1], self._passes(v) + 1).astype(int)
+            improved, decrement, before = np.empty_like(v), 0.0, math.nan
+            for first, last in itertools.pairwise(spans.tolist()):
                 reduction = ItemStep(
                     self.objective, v, self.user_penalties, part * self.item_penalties, self.survey.item_counts, bias,
-                    users=self.rows.shape[0], block_nbytes=self._block_nbytes(v), workshop=self.workshop,
+                    users=self.rows.shape[0], span=(first, last), block_nbytes=self._block_nbytes(v),
+                    workshop=self.workshop,
                 )  # fmt: skip
                 with single_threaded_blas():
-                    (found,) = self.engine.sweep(rows, [reduction], "epoch", keep=False)
-                return Step(found.v, found.before + constant, found.before + constant - found.decrement)
-
-            return passed()
+                    (found,) = self.engine.sweep(rows, [reduction], "epoch", keep=len(spans) > 2)
+                improved[first:last], before = found.v, found.before + constant
+                decrement += found.decrement
+            return Step(improved, before, before - decrement)
 
         return epoch
 
+    def _passes(self, v: np.ndarray) -> int:
+        """Passes an epoch takes: one, if the normal equations of all items fit."""
+        return item_passes(self.rows, self.options, v.dtype.itemsize)
+
     def _block_nbytes(self, v: np.ndarray) -> int:
         """Of the ratings worked on at once: what the budget leaves beside the state, within bounds of use."""
-        left = self.options.memory - streamed_nbytes(self.rows, self.options, v.dtype.itemsize)
+        size = v.dtype.itemsize
+        left = self.options.memory - streamed_nbytes(self.rows, self.options, size, self._passes(v))
         mean = self.survey.ratings / self.rows.shape[0]
         factor = 5 + v.shape[1] * v.dtype.itemsize / (8 * mean + 8)
         return int(min(max(left / 2 / factor, 2**20), BLOCK_NBYTES))
 
     # ------------------------------------------------------------ minimise
 
-    def minimise(self, start: np.ndarray | None) -> tuple[np.ndarray, Gap]:
+    def minimise(self, start: str | np.ndarray) -> tuple[np.ndarray, Gap]:
         """Epochs until the certificate finds what was asked for; item factors, and the certificate's figures."""
         options, m = self.options, self.rows.shape[1]
         rank = options.rank
         v = np.zeros((m, padded(rank + options.biases)))
-        if start is None:
-            v[:, :rank] = gaussian(m, rank, options.seed) / math.sqrt(rank)
-            v[:, :rank] *= 1.0 if not self.objective.implicit else 0.1
+        if isinstance(start, str):
+            v[:, :rank] = self._spectral(rank) if start == "spectral" else gaussian(m, rank, options.seed)
+            v[:, :rank] *= (0.1 if self.objective.implicit else 1.0) / math.sqrt(rank)
         else:
             v[:, : start.shape[1]] = start
         fine = options.tol < SINGLE or (options.gap is not None and options.gap < SINGLE)
         goal, single = 0.3 * options.tol, True
         left = options.epochs
-        part = self.sample() if start is None else None
+        part = self.sample() if isinstance(start, str) else None
         if part is not None:
             # The part determines items to so many digits; the rest of the users is only needed for the others.
             before = len(self.history)
@@ -502,6 +528,16 @@ class _Run:
             worst = max(stationary / options.tol, (found.value / options.gap) if options.gap else 0.0, 2.0)
             goal = min(goal, step) / min(worst, 100.0) * 0.7
             single = single and goal >= SINGLE
+
+    def _spectral(self, rank: int) -> np.ndarray:
+        """Leading right singular vectors of the ratings, as long as those of a random start."""
+        from leyden.factor.svd import svd
+
+        options = self.options
+        found = svd(self.rows, rank, tol=0.1, memory=options.memory, threads=options.threads, seed=options.seed,
+                    progress=options.progress, executor=options.executor)  # fmt: skip
+        self.engine.trace.passes += found.trace.passes
+        return found.Vt.T * (found.s / max(found.s[0], 1e-300)) * math.sqrt(len(found.Vt.T))
 
     def _descend(
         self, v: np.ndarray, rank: int, dtype: Any, goal: float, most: int, fine: bool, part: Rows | None = None

@@ -55,7 +55,7 @@ class ItemState:
 
 @dataclass(frozen=True)
 class Improved:
-    """Better item factors, the objective with the best users for the old ones, and what the items gained."""
+    """Better factors of a span of items, the objective with the best users for the old ones, and what the items gained."""
 
     v: np.ndarray
     before: float
@@ -78,6 +78,9 @@ class ItemStep(Reduction[ItemState, Improved]):
     bias : int
     users : int
         How many there are.
+    span : (int, int), optional
+        The items that are improved, when the normal equations of all of them are too many: passes over spans that
+        make up the items do together what one does.
     block_nbytes : int
         Of the ratings that are worked on at once.
     workshop : Workshop, optional
@@ -96,6 +99,7 @@ class ItemStep(Reduction[ItemState, Improved]):
         bias: int = -1,
         *,
         users: int,
+        span: tuple[int, int] | None = None,
         block_nbytes: int = 2**25,
         workshop: Workshop | None = None,
     ):
@@ -111,7 +115,8 @@ class ItemStep(Reduction[ItemState, Improved]):
         if bias >= 0:
             self.features, self.shift = self.v.copy(), self.v[:, bias].copy()
             self.features[:, bias] = 1.0
-        self._cuts = _shares(item_counts)
+        self.span = span or (0, self.items)
+        self._cuts = self.span[0] + _shares(item_counts[slice(*self.span)])
         self.block_nbytes, self._mean = block_nbytes, max(float(item_counts.sum()) / users, 0.1)
         self._workshop = workshop or Workshop()
 
@@ -122,7 +127,8 @@ class ItemStep(Reduction[ItemState, Improved]):
 
     @property
     def state_nbytes(self) -> int:
-        return self.items * (self.packed * self.dtype.itemsize + 8 * self.width) + 8 * self.width**2
+        first, last = self.span
+        return (last - first) * (self.packed * self.dtype.itemsize + 8 * self.width) + 8 * self.width**2
 
     @property
     def scratch_nbytes(self) -> int:
@@ -133,8 +139,8 @@ class ItemStep(Reduction[ItemState, Improved]):
 
     def start(self) -> ItemState:
         return ItemState(
-            np.zeros((self.items, self.packed), self.dtype),
-            np.zeros((self.items, self.width)),
+            np.zeros((self.span[1] - self.span[0], self.packed), self.dtype),
+            np.zeros((self.span[1] - self.span[0], self.width)),
             np.zeros((self.width, self.width)),
         )
 
@@ -183,8 +189,8 @@ class ItemStep(Reduction[ItemState, Improved]):
         def items(k: int) -> None:
             work = memory.pop()
             kernels.add_items(
-                self._cuts[k], self._cuts[k + 1], columns, starts, firsts, rows, values, self.objective.model, shift, u,
-                self.v, state.h, state.gradient, *work, 64 // self.dtype.itemsize,
+                self._cuts[k], self._cuts[k + 1], self.span[0], columns, starts, firsts, rows, values,
+                self.objective.model, shift, u, self.v, state.h, state.gradient, *work, 64 // self.dtype.itemsize,
             )  # fmt: skip
             memory.append(work)
 
@@ -206,14 +212,15 @@ class ItemStep(Reduction[ItemState, Improved]):
         return a
 
     def finish(self, state: ItemState) -> Improved:
-        v, nu, alpha = self.v, self.item_penalties, self.objective.unobserved
+        part = slice(*self.span)
+        v, nu, alpha = self.v[part], self.item_penalties[part], self.objective.unobserved
         gradient = nu[:, None] * v - state.gradient
         shared = np.zeros((self.width, self.width))
         if alpha:
             shared = alpha * state.gram
             gradient += v @ shared
         step = np.empty(v.shape, self.dtype)
-        cuts = np.linspace(0, self.items, ITEM_PARTS + 1).astype(np.int64)
+        cuts = np.linspace(0, len(v), ITEM_PARTS + 1).astype(np.int64)
         decrements = np.zeros((ITEM_PARTS, 1))
 
         def solve(k: int) -> None:
@@ -224,7 +231,8 @@ class ItemStep(Reduction[ItemState, Improved]):
             )  # fmt: skip
 
         self._workshop.map(solve, ITEM_PARTS)
-        before = state.least + 0.5 * float(nu @ np.einsum("ij,ij->i", v, v, dtype=np.float64))
+        all_nu, all_v = self.item_penalties, self.v
+        before = state.least + 0.5 * float(all_nu @ np.einsum("ij,ij->i", all_v, all_v, dtype=np.float64))
         improved = v - step
         if alpha:
             improved = improved @ self.q.T.astype(self.dtype)
