@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -248,7 +249,6 @@ def test_factors_mapped_from_a_file(tmp_path):
 
 
 def test_scores_of_a_tile_are_all_that_is_in_memory():
-    tracemalloc = pytest.importorskip("tracemalloc")
     u, v = np.ones((2000, 2), dtype=np.float32), np.arange(40_000, dtype=np.float32).reshape(-1, 2)
     top_k(u[:2], v, 1, threads=2)
     tracemalloc.start()
