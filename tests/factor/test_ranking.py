@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -240,15 +241,17 @@ def test_nobody_and_nothing(shape):
     assert len(held_out_ranks(u, v, pattern).above) == 0
 
 
-def test_factors_mapped_from_a_file(tmp_path):
+def test_factors_mapped_from_files(tmp_path):
     u, v, _, _ = case(5, "normal", np.float32)
     np.save(tmp_path / "u.npy", u)
-    mapped = np.load(tmp_path / "u.npy", mmap_mode="r")
-    assert (top_k(mapped, v, 5)[0] == top_k(u, v, 5)[0]).all()
+    np.save(tmp_path / "v.npy", v)
+    mapped = [np.load(tmp_path / name, mmap_mode="r") for name in ("u.npy", "v.npy")]
+    held = sp.csr_array(np.eye(len(u), len(v)))
+    assert (top_k(*mapped, 5)[0] == top_k(u, v, 5)[0]).all()
+    assert (held_out_ranks(*mapped, held).above == held_out_ranks(u, v, held).above).all()
 
 
 def test_scores_of_a_tile_are_all_that_is_in_memory():
-    tracemalloc = pytest.importorskip("tracemalloc")
     u, v = np.ones((2000, 2), dtype=np.float32), np.arange(40_000, dtype=np.float32).reshape(-1, 2)
     top_k(u[:2], v, 1, threads=2)
     tracemalloc.start()

@@ -268,7 +268,9 @@ def order(best, found, filled):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def begin_ranks(users, items, offset, begin, end, held, excluded_begin, excluded_end, excluded, target, above, tied):
+def begin_ranks(
+    users, items, offset, begin, end, held, excluded_begin, excluded_end, excluded, target, twin, above, tied
+):
     """Score the held-out items, and count the excluded ones against them: what :func:`rank` will count too much.
 
     Parameters
@@ -281,6 +283,8 @@ def begin_ranks(users, items, offset, begin, end, held, excluded_begin, excluded
         The same of the items that are no candidates.
     target : float64, shape (held-out items,)
         Takes their scores.
+    twin : int64, shape (held-out items,)
+        Takes a held-out item of the same user and score to stand for all of these: their ranks are the same.
     above, tied : int64, shape (held-out items,)
         Take minus the number of excluded items that score higher, and the same.
 
@@ -293,7 +297,11 @@ def begin_ranks(users, items, offset, begin, end, held, excluded_begin, excluded
     for i in range(len(begin)):
         for q in range(begin[i], end[i]):
             target[q] = score(users, i, items, held[q], offset, sums)
-            above[q] = tied[q] = 0
+            twin[q], above[q], tied[q] = q, 0, 0
+        places = begin[i] + np.argsort(target[begin[i] : end[i]])
+        for p in range(1, len(places)):
+            if target[places[p]] == target[places[p - 1]]:
+                twin[places[p]] = twin[places[p - 1]]
         for e in range(excluded_begin[i], excluded_end[i]):
             j = excluded[e]
             if _holds(held, begin[i], end[i], j):
@@ -306,7 +314,7 @@ def begin_ranks(users, items, offset, begin, end, held, excluded_begin, excluded
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def rank(tile, users, items, first, offset, margin, begin, end, target, above, tied):
+def rank(tile, users, items, first, offset, margin, begin, end, target, twin, above, tied):
     """Add to ``above`` and ``tied`` how many items of a tile score higher than each held-out item, and the same.
 
     Parameters as in :func:`select` and :func:`begin_ranks`. An item is scored again where its approximate score does
@@ -316,6 +324,8 @@ def rank(tile, users, items, first, offset, margin, begin, end, target, above, t
     sums = np.empty(LANES)
     for i in range(m):
         for q in range(begin[i], end[i]):
+            if twin[q] != q:
+                continue
             low, high = _below(target[q] - margin[i], tile), -_below(-target[q] - margin[i], tile)
             higher = same = 0
             for start in range(0, width, BITS):
@@ -335,6 +345,8 @@ def rank(tile, users, items, first, offset, margin, begin, end, target, above, t
                     same += exact == target[q]
             above[q] += higher
             tied[q] += same
+        for q in range(begin[i], end[i]):
+            above[q], tied[q] = above[twin[q]], tied[twin[q]]
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -189,13 +189,13 @@ def held_out_ranks(
     users, catalogue = _read(user_factors, item_factors, item_offset)
     shape = users.shape[0], catalogue.n
     held, out = csr_of("held_out", held_out, shape), csr_of("exclude", exclude, shape)
-    target, above, tied = np.empty(held.nnz), np.empty(held.nnz, np.int64), np.empty(held.nnz, np.int64)
+    target, (twin, above, tied) = np.empty(held.nnz), np.empty((3, held.nnz), np.int64)
 
     def work(rows: np.ndarray) -> None:
         begin, end = held.indptr[rows], held.indptr[rows + 1]
         u, norms = catalogue.users(users, rows)
-        known = begin, end, held.indices, out.indptr[rows], out.indptr[rows + 1], out.indices, target, above, tied
-        twice = _ranking_kernels.begin_ranks(u, catalogue.items, catalogue.offset, *known)
+        known = begin, end, held.indices, out.indptr[rows], out.indptr[rows + 1], out.indices
+        twice = _ranking_kernels.begin_ranks(u, catalogue.items, catalogue.offset, *known, target, twin, above, tied)
         if twice >= 0:
             raise DataError(
                 "an item is both held out and excluded",
@@ -204,7 +204,7 @@ def held_out_ranks(
             )
         for first, tile, margin in catalogue.tiles(u, norms):
             scored = tile, u, catalogue.items, first, catalogue.offset, margin
-            _ranking_kernels.rank(*scored, begin, end, target, above, tied)
+            _ranking_kernels.rank(*scored, begin, end, target, twin, above, tied)
 
     rows, count = np.flatnonzero(np.diff(held.indptr)), thread_number(threads)
     over_users(work, rows, tile_users(len(rows), count), count)
