@@ -373,8 +373,8 @@ def _add(sums, k, value):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def evaluate(
-    indptr, indices, values, whole, unobserved, u, v, theta, penalties, x, low, sums, gradient, image, rest, y, left,
-    bias,
+    indptr, indices, values, whole, unobserved, u, v, theta, shared, penalties, x, low, sums, gradient, image, rest, y,
+    left, bias, nonnegative,
 ):  # fmt: skip
     """What a certificate needs of some users' ratings, in float64.
 
@@ -397,7 +397,9 @@ def evaluate(
         With biases, columns ``bias`` and ``bias + 1`` are the user's bias and one; those of v one and the item's.
     v : float64, shape (items, d)
     theta : float64, shape (d,)
-        α₀ VᵀV, which must be diagonal.
+        α₀ VᵀV where that is diagonal.
+    shared : float64, shape (d, d)
+        α₀ VᵀV with ``nonnegative``, when ``theta`` is zero.
     x : float64, shape (items, b)
     low : float64, shape (d, b)
         ``Vᵀ x``.
@@ -405,6 +407,8 @@ def evaluate(
         Memory to work in.
     bias : int
         Where the biases are; -1 without.
+    nonnegative : bool
+        Whether users are the best ones that are zero or more: what of their gradient would lead below does not count.
     """
     d, b = v.shape[1], x.shape[1]
     for i in range(len(indptr) - 1):
@@ -446,6 +450,12 @@ def evaluate(
             left[0, bias] = penalty * u[i, bias] - total
             left[0, bias + 1] = 0.0
             _add(sums, 5, total * total / penalty)
+        if nonnegative:
+            for k in range(d):
+                row_axpy(shared, k, u[i, k], left, 0, 0, d)
+            for k in range(d):
+                if u[i, k] <= 0:
+                    left[0, k] = min(left[0, k], 0.0)
         _add(sums, 4, row_dot(left, 0, left, 0, 0, d) / penalty)
         for k in range(d):
             row_axpy(y, 0, root * u[i, k], rest, k, 0, b)
@@ -582,3 +592,115 @@ def newton_items(begin, end, h, gradient, shared, nu, active, square, small, ste
             step[j, k] = small[2, k]
             if k < active:
                 decrement[0] += 0.5 * small[2, k] * gradient[j, k]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _descend(square, width, active, r, u, i, sweeps):
+    """Coordinate descent on ``½ uᵀ S u − bᵀ u``, u ≥ 0, from ``u[i]`` with ``r = b − S u`` in ``r[0]``."""
+    most = 0.0
+    for k in range(active):
+        most = max(most, abs(r[0, k]) / np.sqrt(square[k, k]))
+    for _ in range(sweeps):
+        moved = 0.0
+        for k in range(active):
+            step = max(r[0, k] / square[k, k], -u[i, k])
+            if step != 0:
+                u[i, k] += step
+                row_axpy(square, k, -step, r, 0, 0, width)
+                moved = max(moved, abs(step) * np.sqrt(square[k, k]))
+        if moved <= 4e-7 * most if u.itemsize == 4 else moved <= 1e-14 * most:
+            break
+
+
+#: Sweeps of coordinate descent over the factors of one row at most.
+SWEEPS = 1000
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _mirror(square, width):
+    """What is above the diagonal, below it."""
+    for i in range(width):
+        for k in range(i):
+            square[i, k] = square[k, i]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def half_step_nonnegative(
+    order, begin, end, indptr, indices, values, model, shift, f, shared, penalties, out, value,
+    gathered, square, small, active, lanes,
+):  # fmt: skip
+    """As :func:`half_step`, with factors that are zero or more, and the form ``shared`` (width, width) for all rows.
+
+    Cyclic coordinate descent from the row that ``out`` holds (Franc, Hlavac, Navara 2005), whose columns from
+    ``active`` on stay zero.
+    """
+    width = f.shape[1]
+    for k in range(width):
+        small[3, k] = 1
+    for at in range(begin, end):
+        row = order[at]
+        first, last = indptr[row], indptr[row + 1]
+        if first == last:
+            for k in range(width):
+                out[row, k] = 0
+            continue
+        penalty = penalties[last - first]
+        for i in range(width):
+            for k in range(width):
+                square[i, k] = shared[i, k]
+            square[i, i] += penalty
+            small[0, i] = 0
+        squares = 0.0
+        for start in range(first, last, GATHERED):
+            count = min(GATHERED, last - start)
+            for r in range(count):
+                e = start + r
+                w = model[0] + model[1] * values[e]
+                t = (model[2] + model[3] * values[e]) / w
+                if len(shift):
+                    t -= shift[indices[e]]
+                squares += 0.5 * w * t * t
+                root = f.dtype.type(np.sqrt(w))
+                gather_row(f, indices[e], root, small[3], gathered, r, width)
+                small[1, r] = root * t
+            add_combination(gathered, count, small, 1, small, 0, width)
+            _rank_add(gathered, count, square, width, lanes)
+        _mirror(square, width)
+        for k in range(width):
+            small[2, k] = small[0, k]
+        for k in range(active):
+            if out[row, k] > 0:
+                row_axpy(square, k, -out[row, k], small, 0, 0, width)
+            else:
+                out[row, k] = 0
+        _descend(square, width, active, small, out, row, SWEEPS)
+        least = squares
+        for k in range(active):
+            least -= 0.5 * np.float64(out[row, k]) * (np.float64(small[2, k]) + small[0, k])
+        value[0] += least
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def newton_items_nonnegative(begin, end, h, gradient, shared, nu, active, square, small, v, decrement, lanes):
+    """Items ``begin`` to ``end`` at their best, zero or more, for the users that ``h`` and ``gradient`` are of.
+
+    ``v`` is changed in place, and what F is lowered by added to ``decrement``.
+    """
+    width = square.shape[0]
+    for j in range(begin, end):
+        at = 0
+        for i in range(width):
+            first = i - i % 16
+            for k in range(first, width):
+                square[i, k] = h[j, at + k - first] + shared[i, k]
+            at += width - first
+            square[i, i] += nu[j]
+        _mirror(square, width)
+        for k in range(width):
+            small[0, k] = -gradient[j, k]
+            small[1, k] = -gradient[j, k]
+            small[2, k] = v[j, k]
+        _descend(square, width, active, small, v, j, SWEEPS)
+        for k in range(active):
+            # F(v) − F(v + s) = ½ s·(r + r'), with r and r' the negative gradients before and after.
+            decrement[0] += 0.5 * np.float64(v[j, k] - small[2, k]) * (np.float64(small[1, k]) + small[0, k])

@@ -363,9 +363,7 @@ def lanes_transpose(_context, tiles, t, k):
         first = builder.mul(args[1], ir.Constant(INT, lanes))
         target = builder.mul(args[1], ir.Constant(INT, 16))
         for part in range(0, 16, lanes):
-            rows = [
-                on.load(on.row(tiles, args[0], on.plus(first, l)), ir.Constant(INT, part)) for l in range(lanes)
-            ]
+            rows = [on.load(on.row(tiles, args[0], on.plus(first, l)), ir.Constant(INT, part)) for l in range(lanes)]
             step = lanes // 2
             while step:
                 # Swap the blocks off the diagonal of each 2 × 2 square of blocks of `step` entries.
@@ -524,7 +522,9 @@ def lanes_add(_context, k, i, y, j):
     def generate(context, builder, _sig, args):
         on = _Vectors(context, builder, k)
         row = on.row(k, args[0], args[1])
-        on.store(builder.fadd(on.load(row, on.nothing), on.load(on.row(y, args[2], args[3]), on.nothing)), row, on.nothing)
+        on.store(
+            builder.fadd(on.load(row, on.nothing), on.load(on.row(y, args[2], args[3]), on.nothing)), row, on.nothing
+        )
         return context.get_dummy_value()
 
     return signature, generate

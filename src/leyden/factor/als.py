@@ -44,10 +44,9 @@ from leyden.factor.objective import Objective
 from leyden.factor.optimality import Gap, gap
 from leyden.factor.resident import Resident
 from leyden.factor.streamed import BLOCK_NBYTES, ItemStep, Workshop
-from leyden.factor.survey import Survey, survey
+from leyden.factor.survey import Survey, as_ratings, survey
 from leyden.plan import PassPlan, Plan, machine, verb
 from leyden.rows import Rows
-from leyden.rows.ingest import open_ratings
 from leyden.rows.sampled import SampledRows
 
 METHODS = ("resident", "streamed")
@@ -77,6 +76,7 @@ class Options:
     rank: int
     most: int
     biases: bool
+    nonnegative: bool
     tol: float
     gap: float | None
     epochs: int
@@ -100,6 +100,7 @@ def als(
     alpha: float = 1.0,
     background: float | None = None,
     biases: bool = False,
+    nonnegative: bool = False,
     tol: float = 1e-3,
     gap: float | None = None,
     epochs: int = 100,
@@ -139,6 +140,9 @@ def als(
         with target zero.
     biases : bool, default False
         Explicit ratings as ``mean + b_i + c_j + u_i·v_j``, the biases regularised like the factors.
+    nonnegative : bool, default False
+        Whether factors are to be zero or more (biases may be anything). The duality gap is then relative to factors of
+        either sign, and need not close.
     tol : float, default 1e-3
         What the norm of the gradient, relative to that of the factors, is certified to stay below.
     gap : float, optional
@@ -195,7 +199,7 @@ def als(
         background=None if background is None else check.positive("background", background),
     )
     return plan(
-        ratings, rank, objective, biases=biases, tol=tol, gap=gap, epochs=epochs, start=start, accelerate=accelerate,
+        ratings, rank, objective, biases=biases, nonnegative=nonnegative, tol=tol, gap=gap, epochs=epochs, start=start, accelerate=accelerate,
         max_rank=max_rank, method=method, memory=memory, threads=threads, seed=seed, checkpoint=checkpoint,
         executor=executor, progress=progress,
     )  # fmt: skip
@@ -207,6 +211,7 @@ def plan(
     objective: Objective,
     *,
     biases: bool = False,
+    nonnegative: bool = False,
     tol: float = 1e-3,
     gap: float | None = None,
     epochs: int = 100,
@@ -228,13 +233,18 @@ def plan(
         raise OptionError(f'rank={rank!r} is not a number, nor "auto"')
     if objective.implicit and check.flag("biases", biases):
         raise OptionError("biases are for explicit ratings", hint="Leave implicit or biases out.")
+    if nonnegative and isinstance(rank, str):
+        raise OptionError('rank="auto" is for factors of either sign', hint="Give a number.")
+    if nonnegative and biases:
+        raise OptionError("biases are for factors of either sign", hint="Leave nonnegative or biases out.")
     if not objective.implicit and objective.background is not None:
         raise OptionError("background is for implicit feedback", hint="Give implicit=True as well.")
-    rows = ratings if isinstance(ratings, Rows) and ratings.is_sparse else open_ratings(ratings, memory=memory)
+    rows = as_ratings(ratings, memory)
     options = Options(
         rank=FIRST_RANK if automatic else check.whole("rank", rank, 1, MAX_RANK),
         most=check.whole("max_rank", max_rank, 1, MAX_RANK) if automatic else 0,
         biases=bool(biases),
+        nonnegative=check.flag("nonnegative", nonnegative),
         tol=check.fraction("tol", tol),
         gap=1e-6 if gap is None and automatic else None if gap is None else check.fraction("gap", gap),
         epochs=check.whole("epochs", epochs, 1, 10**6),
@@ -264,6 +274,7 @@ def plan(
         "rank": rank,
         "objective": [str(value) for value in vars(objective).values()],
         "biases": options.biases,
+        "nonnegative": options.nonnegative,
         "tol": options.tol,
         "gap": options.gap,
         "accelerate": options.accelerate,
@@ -352,7 +363,13 @@ def choose(rows: Rows, objective: Objective, options: Options, method: str) -> P
         f"rank {options.rank if not options.most else f'up to {options.most}'}",
         chosen,
         (why[chosen] if method == "auto" else f"asked for; {why[chosen]}",),
-        ((other, 0.0, "slower" if other == "streamed" else "does not fit the budget" if local else "not on a cluster"),),
+        (
+            (
+                other,
+                0.0,
+                "slower" if other == "streamed" else "does not fit the budget" if local else "not on a cluster",
+            ),
+        ),
         (*[epoch] * min(10, options.epochs) * (passes if chosen == "streamed" else 1), certificate),
         options.memory,
         int(needed[chosen]),
@@ -383,7 +400,15 @@ def _run(
         run = _Run(chosen.method, engine, rows, objective, options)
         v, found = run.minimise(start)
         engine.reserved = 0
-        model = Model(run.objective, v, run.survey.item_counts, run.survey.most, rows.shape[0], options.biases)
+        model = Model(
+            run.objective,
+            v,
+            run.survey.item_counts,
+            run.survey.most,
+            rows.shape[0],
+            options.biases,
+            options.nonnegative,
+        )
         certificate = certified(found, options.tol, options.gap, rows, run.certificate_passes, options.seed)
         if run.grown:
             engine.trace.remarks.append(f"rank {model.rank} was found sufficient" if certificate.holds else run.grown)
@@ -430,7 +455,8 @@ class _Run:
             self._entries = loaded(self.rows, self.options.memory)
         threads = self.options.threads or thread_count()
         step = Resident(
-            self._entries, self.rows.shape[1], self.objective, rank, dtype, threads, self.options.biases
+            self._entries, self.rows.shape[1], self.objective, rank, dtype, threads, self.options.biases,
+            self.options.nonnegative,
         )  # fmt: skip
 
         def epoch(v: np.ndarray) -> Step:
@@ -456,7 +482,7 @@ class _Run:
             for first, last in itertools.pairwise(spans.tolist()):
                 reduction = ItemStep(
                     self.objective, v, self.user_penalties, part * self.item_penalties, self.survey.item_counts, bias,
-                    users=self.rows.shape[0], span=(first, last), block_nbytes=self._block_nbytes(v),
+                    users=self.rows.shape[0], nonnegative=self.options.nonnegative, span=(first, last), block_nbytes=self._block_nbytes(v),
                     workshop=self.workshop,
                 )  # fmt: skip
                 with single_threaded_blas():
@@ -488,6 +514,8 @@ class _Run:
         v = np.zeros((m, padded(rank + options.biases)))
         if isinstance(start, str):
             v[:, :rank] = self._spectral(rank) if start == "spectral" else gaussian(m, rank, options.seed)
+            if options.nonnegative:
+                np.abs(v, out=v)
             v[:, :rank] *= (0.1 if self.objective.implicit else 1.0) / math.sqrt(rank)
         else:
             v[:, : start.shape[1]] = start
@@ -545,7 +573,8 @@ class _Run:
         """Accelerated epochs until the relative step is below ``goal``, or float32 has said what it can."""
         epoch = self.maps(rank, dtype) if part is None else self._streamed(rank, part)
         nu, rows = self.item_penalties, self.rows if part is None else part
-        acceleration = Anderson(DEPTH if self.options.accelerate else 0)
+        # Extrapolation would leave the cone of nonnegative factors.
+        acceleration = Anderson(DEPTH if self.options.accelerate and not self.options.nonnegative else 0)
         floor = SINGLE if dtype == np.float32 and fine else 0.0
         point, plain = v.astype(dtype), None
         reached, step, used, quiet = math.inf, math.inf, 0, 0
@@ -564,7 +593,9 @@ class _Run:
                 # The extrapolation went too far: back to where the plain step had led.
                 point, plain, reached = plain, None, math.inf
                 acceleration.forget()
-                self.history.append({"before": before, "after": after, "step": step, "users": float(rows.shape[0]), "taken_back": 1.0})
+                self.history.append(
+                    {"before": before, "after": after, "step": step, "users": float(rows.shape[0]), "taken_back": 1.0}
+                )
                 continue
             change, size = _norm(improved - point, nu), _norm(improved, nu)
             step = change / size if size > 0 else 0.0
@@ -584,7 +615,8 @@ class _Run:
         with single_threaded_blas():
             found = gap(
                 self.engine, self.rows, self.objective, self._compact(v, rank), self.user_penalties,
-                self.item_penalties, biases=options.biases, passes=GAP_PASSES if options.gap is None else MOST_PASSES, enough=options.gap or 0.0,
+                self.item_penalties, biases=options.biases, nonnegative=options.nonnegative,
+                passes=GAP_PASSES if options.gap is None else MOST_PASSES, enough=options.gap or 0.0,
                 stationary=options.tol if options.gap is None else max(options.tol, 1e-2), seed=options.seed,
             )  # fmt: skip
         self.certificate_passes += found.passes

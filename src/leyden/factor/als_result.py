@@ -25,12 +25,11 @@ from leyden.factor.metrics import RankingMetrics, SquaredErrors, ranking_metrics
 from leyden.factor.objective import Objective
 from leyden.factor.optimality import Gap, gap
 from leyden.factor.ranking import held_out_ranks, top_k
-from leyden.factor.survey import survey
+from leyden.factor.survey import as_ratings, survey
 from leyden.plan import Plan
 from leyden.rows import Rows
 from leyden.rows.base import Block, RowMap
 from leyden.rows.ids import Ids
-from leyden.rows.ingest import open_ratings
 from leyden.rows.sparse import csr_block, csr_rows
 from leyden.solution import Solution, Trace
 
@@ -55,6 +54,7 @@ class Model:
         Ratings of the user who has the most.
     users : int
     biases : bool
+    nonnegative : bool
     """
 
     objective: Objective
@@ -63,6 +63,7 @@ class Model:
     most: int
     users: int
     biases: bool
+    nonnegative: bool = False
 
     @property
     def rank(self) -> int:
@@ -93,7 +94,9 @@ class Model:
         f = np.zeros((len(self.v), padded(self.rank + self.biases)))
         f[:, : self.rank] = self.factors
         theta, q = np.zeros(f.shape[1]), np.eye(f.shape[1])
-        if self.objective.unobserved:
+        if self.nonnegative:
+            theta = self.objective.unobserved * (f.T @ f)
+        elif self.objective.unobserved:
             values, q = np.linalg.eigh(f.T @ f)
             theta, f = self.objective.unobserved * np.maximum(values, 0.0), f @ q
         if self.biases:
@@ -106,7 +109,7 @@ class Model:
         f, theta, q, shift = self._features
         u = np.zeros((len(entries.order), f.shape[1]))
         penalties = self.user_penalties(int(entries.counts.max(initial=0)))
-        HalfStep(f.shape[1], np.dtype(np.float64), threads)(
+        HalfStep(f.shape[1], np.dtype(np.float64), threads, self.rank if self.nonnegative else 0)(
             entries, self.objective.model, f, theta, penalties, u, shift
         )
         return (u @ q.T)[:, : self.v.shape[1]] if self.objective.unobserved else u[:, : self.v.shape[1]]
@@ -206,13 +209,13 @@ class ALSResult(Solution):
                 raise OptionError(
                     "the ratings this was made from are not at hand", hint="Open them, and assign result.ratings."
                 )
-            self.ratings = open_ratings(self._source)
+            self.ratings = as_ratings(self._source)
         assert self._ratings is not None
         return self._ratings
 
     @ratings.setter
     def ratings(self, rows: Any) -> None:
-        rows = rows if isinstance(rows, Rows) and rows.is_sparse else open_ratings(rows)
+        rows = as_ratings(rows)
         if rows.shape != (self.model.users, len(self.model.v)):
             raise DataError(
                 "these are ratings of {:,} users and {:,} items".format(*rows.shape)
@@ -263,7 +266,7 @@ class ALSResult(Solution):
 
     def users(self, rows: Any = None) -> Rows:
         """The factors of all users (of other ratings of the same items) as rows that are made when they are read."""
-        return (self.ratings if rows is None else open_ratings(rows)).map(UserFactors(self.model))
+        return (self.ratings if rows is None else as_ratings(rows)).map(UserFactors(self.model))
 
     def write_user_factors(
         self, path: str | os.PathLike, *, memory: str | int | None = None, progress: bool | None = False
@@ -419,7 +422,7 @@ class ALSResult(Solution):
         held = getattr(self.ratings, "held_out", None) if held_out is None else held_out
         if held is None:
             raise OptionError("no ratings were held out", hint="Open them with holdout=, or give held_out=.")
-        held = held if isinstance(held, Rows) and held.is_sparse else open_ratings(held)
+        held = as_ratings(held)
         if held.shape != (self.model.users, len(self.model.v)):
             raise DataError("what is held out is of other users or items", where=held.source)
         total: SquaredErrors | RankingMetrics | None = None
@@ -460,7 +463,7 @@ class ALSResult(Solution):
             raise OptionError("a solution of als has no targets and no weights")
         runs, shown = as_executor(executor), Progress(check.progress(progress))
         budget = runs.memory() if memory is None else check.memory(memory)
-        rows = rows if isinstance(rows, Rows) and rows.is_sparse else open_ratings(rows)
+        rows = as_ratings(rows)
         model = self.model
         if rows.shape != (model.users, len(model.v)):
             return Certificate(
@@ -484,7 +487,7 @@ class ALSResult(Solution):
             enough = self.gap or (claimed.value if claimed else 0.0)
             found = gap(
                 engine, rows, model.objective, model.v, model.user_penalties(seen.most), model.item_penalties,
-                biases=model.biases, passes=VERIFY_PASSES, enough=enough, seed=self.seed + 1, label="verify",
+                biases=model.biases, nonnegative=model.nonnegative, passes=VERIFY_PASSES, enough=enough, seed=self.seed + 1, label="verify",
             )  # fmt: skip
         certificate = certified(found, self.tol, self.gap, rows, found.passes + 1, self.seed + 1)
         for name, bound in certificate.bounds.items():
@@ -505,6 +508,7 @@ class ALSResult(Solution):
             "most": self.model.most,
             "users": self.model.users,
             "biases": self.model.biases,
+            "nonnegative": self.model.nonnegative,
             "tol": self.tol,
             "gap": self.gap,
             "seed": self.seed,
@@ -533,7 +537,13 @@ class ALSResult(Solution):
         if v.ndim != 2 or counts.shape != (len(v),) or counts.dtype.kind != "i" or v.dtype != np.float64:
             raise ValueError("factors and counts do not fit")
         model = Model(
-            Objective(**problem["objective"]), v, counts, problem["most"], problem["users"], problem["biases"]
+            Objective(**problem["objective"]),
+            v,
+            counts,
+            problem["most"],
+            problem["users"],
+            problem["biases"],
+            problem["nonnegative"],
         )
         return cls(
             model=model,
@@ -562,9 +572,7 @@ def _least(bound: Bound, found: Gap) -> float:
     return max(e.value - lower, 0.0) / e.value if e.value > 0 else 0.0
 
 
-def certified(
-    found: Gap, tol: float, wanted: float | None, rows: Rows, passes: int, seed: int
-) -> Certificate:
+def certified(found: Gap, tol: float, wanted: float | None, rows: Rows, passes: int, seed: int) -> Certificate:
     """The certificate that figures of optimality amount to."""
     e = found.evaluated
     attainable = 0.5 * (e.stationarity * e.norm) ** 2

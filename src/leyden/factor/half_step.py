@@ -75,10 +75,12 @@ class HalfStep:
         Columns of the factors, padded.
     dtype : float32 or float64
     threads : int
+    nonnegative : int
+        Columns of factors that are to be zero or more; 0 when they may be anything.
     """
 
-    def __init__(self, width: int, dtype: np.dtype, threads: int):
-        self.width, self.dtype, self.threads = width, np.dtype(dtype), threads
+    def __init__(self, width: int, dtype: np.dtype, threads: int, nonnegative: int = 0):
+        self.width, self.dtype, self.threads, self.nonnegative = width, np.dtype(dtype), threads, nonnegative
         self._work = [_memory(width, self.dtype) for _ in range(threads)]
 
     @property
@@ -104,11 +106,12 @@ class HalfStep:
         model : float64, shape (4,)
             Weights and targets as functions of the value; see :func:`leyden.factor._als_kernels.half_step`.
         f : shape (columns, width)
-        theta : shape (width,)
-            Diagonal of the quadratic form that all rows share.
+        theta : shape (width,), or (width, width) when factors are to be zero or more
+            The quadratic form that all rows share, or its diagonal if it is diagonal.
         penalties : shape (most entries + 1,)
             λ by the number of entries.
         out : shape (rows, width)
+            With nonnegative factors, those to begin with come in here.
         shift : shape (columns,), optional
             What is taken off the targets.
         """
@@ -127,10 +130,15 @@ class HalfStep:
                     k = left.get_nowait()
                 except queue.Empty:
                     return
-                kernels.half_step(
+                problem = (
                     entries.order, cuts[k], cuts[k + 1], entries.indptr, entries.indices, entries.values, model, shift,
-                    f, theta, penalties, out, values[k], *memory, 64 // self.dtype.itemsize,
+                    f, theta, penalties, out, values[k],
                 )  # fmt: skip
+                lanes = 64 // self.dtype.itemsize
+                if self.nonnegative:
+                    kernels.half_step_nonnegative(*problem, *memory[:3], self.nonnegative, lanes)
+                else:
+                    kernels.half_step(*problem, *memory, lanes)
 
         if self.threads == 1:
             work(self._work[0])

@@ -131,6 +131,7 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         ν.
     x : ndarray, shape (items, b), optional
     biases : bool
+    nonnegative : bool
     """
 
     def __init__(
@@ -141,7 +142,9 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         item_penalties: np.ndarray,
         x: np.ndarray | None = None,
         biases: bool = False,
+        nonnegative: bool = False,
     ):
+        self.nonnegative = nonnegative
         self.objective, self.user_penalties, self.item_penalties = objective, user_penalties, item_penalties
         self.rank, self.bias = v.shape[1] - biases, v.shape[1] - 1 if biases else -1
         items = len(v)
@@ -150,7 +153,10 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         self.v[:, : self.rank] = v[:, : self.rank]
         self.q = np.eye(width)
         self.theta = np.zeros(width)
-        if objective.unobserved:
+        self.shared = np.zeros((width, width))
+        if nonnegative:
+            self.shared = objective.unobserved * (self.v.T @ self.v)
+        elif objective.unobserved:
             values, q = np.linalg.eigh(self.v.T @ self.v)
             self.q, self.theta = q, objective.unobserved * np.maximum(values, 0.0)
             self.v = self.v @ q
@@ -188,17 +194,19 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         width, scratch = self.v.shape[1], self._scratch
         solve = scratch.__dict__.get("solve")
         if solve is None:
-            solve = scratch.__dict__["solve"] = HalfStep(width, np.dtype(np.float64), 1)
-        u = np.zeros((block.rows, width)) if len(block.data.shape) else None
-        solved = self._features()
-        solve(entries, self.objective.model, solved, self.theta, self.user_penalties, u, self.shift)
+            active = self.rank if self.nonnegative else 0
+            solve = scratch.__dict__["solve"] = HalfStep(width, np.dtype(np.float64), 1, active)
+        u = np.zeros((block.rows, width))
+        form = self.shared if self.nonnegative else self.theta
+        solve(entries, self.objective.model, self._features(), form, self.user_penalties, u, self.shift)
         counts = entries.counts
         if self.bias >= 0:
             u[:, self.bias + 1] = counts > 0
         kernels.evaluate(
             entries.indptr, entries.indices, entries.values, self.objective.whole, self.objective.unobserved, u, self.v,
-            self.theta, self.user_penalties, self.x, self.low, state.sums, state.gradient, state.image, state.rest,
-            scratch.array("y", (1, max(self.x.shape[1], 1))), scratch.array("left", (1, width)), self.bias,
+            self.theta, self.shared, self.user_penalties, self.x, self.low, state.sums, state.gradient, state.image,
+            state.rest, scratch.array("y", (1, max(self.x.shape[1], 1))), scratch.array("left", (1, width)), self.bias,
+            self.nonnegative,
         )  # fmt: skip
         state.gram += u.T @ u
         state.weighted += (u * self.user_penalties[counts][:, None]).T @ u
@@ -251,6 +259,9 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         outside = alpha * max(float(np.vdot(state.gram, self.v.T @ self.v)) - squares, 0.0) if alpha else 0.0
         items = float(nu @ np.einsum("ij,ij->i", v, v))
         constant = objective.constant * state.ratings
+        if self.nonnegative:
+            gradient = np.where(v > 0, gradient, np.minimum(gradient, 0.0))
+            gradient[:, d:] = 0.0
         missing = left + float((np.einsum("ij,ij->i", gradient, gradient) / nu).sum())
         norm = math.sqrt(users + items)
         columns = np.eye(self.v.shape[1])[:, : d + (self.bias >= 0)]
@@ -261,7 +272,7 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         image = state.image - alpha * (self.v @ state.rest) if alpha else state.image
         return Evaluated(
             value=constant + loss + 0.5 * outside + 0.5 * (users + items),
-            gradient=gradient @ (self.q.T[:, : d] if self.bias < 0 else back),
+            gradient=gradient @ (self.q.T[:, :d] if self.bias < 0 else back),
             linear=along,
             quadratic=dual + outside + biased,
             constant=constant,
@@ -315,6 +326,7 @@ def gap(
     item_penalties: np.ndarray,
     *,
     biases: bool = False,
+    nonnegative: bool = False,
     passes: int = 12,
     enough: float = 0.0,
     stationary: float = math.inf,
@@ -343,13 +355,16 @@ def gap(
     start = gaussian(items, width, seed)
 
     def evaluate(x: np.ndarray, number: int) -> Evaluated:
-        reduction = Evaluation(objective, v, user_penalties, item_penalties, x, biases)
+        reduction = Evaluation(objective, v, user_penalties, item_penalties, x, biases, nonnegative)
         found: Evaluated
         (found,) = engine.sweep(rows, [reduction], f"{label} {number}")
         return found
 
     first = evaluate(start, 1)
-    s, ms, inside, coupling = _deflation(root * v[:, :rank], first, root)
+    # With factors that are bounded below, users are no stationary point of F, and M is not known on any span. The bound
+    # is that of factors of either sign, which reach no less.
+    deflated = v[:, : 0 if nonnegative else rank]
+    s, ms, inside, coupling = _deflation(root * deflated, first, root)
     projected = start - s @ (s.T @ start)
     image = first.image - ms @ (s.T @ start)
     image -= s @ (s.T @ image)
@@ -381,7 +396,13 @@ def gap(
         found.confidence, found.passes = 1 - failure, number
         _close(found)
         found.history.append(found.value)
-        if number >= passes or first.stationarity > stationary or found.value <= enough or space.invariant or space.full:
+        if (
+            number >= passes
+            or first.stationarity > stationary
+            or found.value <= enough
+            or space.invariant
+            or space.full
+        ):
             return found
         # With an estimate below that is too large there is nothing to be gained by a sharper bound above.
         least = 1 - first.dual(math.sqrt(max(theta, inside**2))) / first.value
@@ -407,6 +428,8 @@ def _leading(a: float, e: float, c: float) -> float:
 def _deflation(scaled: np.ndarray, first: Evaluated, root: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
     """Directions S of ``E^½ V``, ``MᵀM S``, ``‖MS‖`` and the coupling, for as many as make the bound small."""
     rank = scaled.shape[1]
+    if rank == 0:
+        return np.zeros((len(scaled), 0)), np.zeros((len(scaled), 0)), 0.0, 0.0
     q, r = np.linalg.qr(scaled)
     _, sizes, zt = np.linalg.svd(r)
     keep = int((sizes > NEGLIGIBLE * max(sizes[0], 1e-300)).sum()) if rank else 0

@@ -40,6 +40,8 @@ class Resident:
     threads : int
     biases : bool
         Whether column ``rank`` of the factors is a bias.
+    nonnegative : bool
+        Whether factors are to be zero or more.
     """
 
     def __init__(
@@ -51,12 +53,13 @@ class Resident:
         dtype: np.dtype,
         threads: int,
         biases: bool = False,
+        nonnegative: bool = False,
     ):
         self.users, self.items, self.objective, self.rank = users, users.transposed(items), objective, rank
         self.shape = len(users.order), items
         self.bias = rank if biases else -1
         self.dtype, self.width = np.dtype(dtype), padded(rank + biases)
-        self.solve = HalfStep(self.width, self.dtype, threads)
+        self.solve = HalfStep(self.width, self.dtype, threads, rank if nonnegative else 0)
         n, m = self.shape
         self.user_penalties = objective.penalties(int(users.counts.max(initial=0)), m)
         self.item_penalties = objective.penalties(int(self.items.counts.max(initial=0)), n)
@@ -64,13 +67,18 @@ class Resident:
         self.u = np.zeros((n, self.width), self.dtype)
         self._spare = np.zeros((max(n, m), self.width), self.dtype)
 
-    def _half(self, entries: Entries, f: np.ndarray, penalties: np.ndarray, out: np.ndarray) -> tuple[float, np.ndarray]:
+    def _half(
+        self, entries: Entries, f: np.ndarray, penalties: np.ndarray, out: np.ndarray
+    ) -> tuple[float, np.ndarray]:
         """Solve the rows of ``entries`` against ``f`` into ``out``: the sum of the least values, and a rotation.
 
         In the basis in which FᵀF is diagonal the form that all rows share is diagonal too, and a row of few entries
         stays a problem of few unknowns. ``f`` is rotated into it, and ``out`` is in it.
         """
         theta, q = np.zeros(self.width), np.eye(self.width)
+        if self.solve.nonnegative:
+            shared = self.objective.unobserved * (f.T @ f)
+            return self.solve(entries, self.objective.model, f, shared, penalties, out), q
         if self.objective.unobserved:
             values, q = np.linalg.eigh((f.T @ f).astype(np.float64))
             theta = self.objective.unobserved * np.maximum(values, 0.0)
@@ -90,7 +98,7 @@ class Resident:
         before += penalty + self.constant
         penalty = _penalty(self.u, self.user_penalties, users)
         after, p = self._half(items, self.u, self.item_penalties, v)
-        if self.objective.unobserved:
+        if self.objective.unobserved and not self.solve.nonnegative:
             back = (q @ p).T.astype(self.dtype)
             v[:] = np.matmul(v, back, out=self._spare[: len(v)])
         return Epoch(before, after + penalty + self.constant)

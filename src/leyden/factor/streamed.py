@@ -78,6 +78,8 @@ class ItemStep(Reduction[ItemState, Improved]):
     bias : int
     users : int
         How many there are.
+    nonnegative : bool
+        Whether factors are to be zero or more.
     span : (int, int), optional
         The items that are improved, when the normal equations of all of them are too many: passes over spans that
         make up the items do together what one does.
@@ -99,6 +101,7 @@ class ItemStep(Reduction[ItemState, Improved]):
         bias: int = -1,
         *,
         users: int,
+        nonnegative: bool = False,
         span: tuple[int, int] | None = None,
         block_nbytes: int = 2**25,
         workshop: Workshop | None = None,
@@ -107,7 +110,11 @@ class ItemStep(Reduction[ItemState, Improved]):
         self.bias, self.items, self.width, self.dtype = bias, *v.shape, v.dtype
         self.v = v
         self.theta, self.q = np.zeros(self.width), np.eye(self.width)
-        if objective.unobserved:
+        self.active = self.width if not nonnegative else int(np.abs(v).any(axis=0).nonzero()[0].max(initial=-1)) + 1
+        self.nonnegative = nonnegative
+        if nonnegative:
+            self.theta = objective.unobserved * (v.T @ v).astype(np.float64)
+        elif objective.unobserved:
             values, self.q = np.linalg.eigh((v.T @ v).astype(np.float64))
             self.theta = objective.unobserved * np.maximum(values, 0.0)
             self.v = v @ self.q.astype(self.dtype)
@@ -152,7 +159,10 @@ class ItemStep(Reduction[ItemState, Improved]):
         spans = list(zip(cuts[:-1], cuts[1:], strict=True))
         shop = self._workshop
         solvers = shop.kept(
-            f"solvers {self.width} {self.dtype}", lambda: [HalfStep(self.width, self.dtype, 1) for _ in range(shop.threads)]
+            f"solvers {self.width} {self.dtype} {self.nonnegative and self.active}",
+            lambda: [
+                HalfStep(self.width, self.dtype, 1, self.active if self.nonnegative else 0) for _ in range(shop.threads)
+            ],
         )
         m, ratings = self.items, len(data.indices)
         columns = shop.array("columns", (len(spans), m + 1), np.int64)
@@ -166,6 +176,8 @@ class ItemStep(Reduction[ItemState, Improved]):
             span = slice(indptr[first], indptr[last])
             entries = Entries.of(indptr[first : last + 1] - indptr[first], data.indices[span], data.data[span])
             solver = solvers.pop()
+            if self.nonnegative:
+                u[first:last] = 0.0
             least: float = solver(
                 entries, self.objective.model, self.features, self.theta, self.user_penalties, u[first:last], self.shift
             )
@@ -223,6 +235,15 @@ class ItemStep(Reduction[ItemState, Improved]):
         cuts = np.linspace(0, len(v), ITEM_PARTS + 1).astype(np.int64)
         decrements = np.zeros((ITEM_PARTS, 1))
 
+        improved = v.copy()
+
+        def descend(k: int) -> None:
+            kernels.newton_items_nonnegative(
+                cuts[k], cuts[k + 1], state.h, gradient, shared.astype(self.dtype), nu, self.active,
+                np.zeros((self.width, self.width), self.dtype), np.zeros((3, self.width), self.dtype), improved,
+                decrements[k], 64 // self.dtype.itemsize,
+            )  # fmt: skip
+
         def solve(k: int) -> None:
             kernels.newton_items(
                 cuts[k], cuts[k + 1], state.h, gradient, shared.astype(self.dtype), nu, self.width,
@@ -230,11 +251,12 @@ class ItemStep(Reduction[ItemState, Improved]):
                 decrements[k], 64 // self.dtype.itemsize,
             )  # fmt: skip
 
-        self._workshop.map(solve, ITEM_PARTS)
+        self._workshop.map(descend if self.nonnegative else solve, ITEM_PARTS)
         all_nu, all_v = self.item_penalties, self.v
         before = state.least + 0.5 * float(all_nu @ np.einsum("ij,ij->i", all_v, all_v, dtype=np.float64))
-        improved = v - step
-        if alpha:
+        if not self.nonnegative:
+            improved = v - step
+        if alpha and not self.nonnegative:
             improved = improved @ self.q.T.astype(self.dtype)
         return Improved(improved, before, float(decrements.sum()))
 

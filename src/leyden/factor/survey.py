@@ -13,6 +13,17 @@ from leyden.engine.sweep import Engine
 from leyden.errors import DataError
 from leyden.factor.objective import Objective
 from leyden.rows.base import Block, Rows
+from leyden.rows.ingest import open_ratings
+from leyden.rows.sparse import CSRRows, is_sparse
+
+
+def as_ratings(ratings: Any, memory: str | int | None = None) -> Rows:
+    """Sparse rows as they are, a sparse matrix with its columns in their order, or what open_ratings makes of it."""
+    if isinstance(ratings, Rows) and ratings.is_sparse:
+        return ratings
+    if is_sparse(ratings):
+        return CSRRows(ratings)
+    return open_ratings(ratings, memory=memory)
 
 
 @dataclass(frozen=True)
