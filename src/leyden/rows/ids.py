@@ -73,13 +73,7 @@ class Ids:
         if isinstance(values, np.ndarray):
             if np.array_equal(values, np.arange(len(values))):
                 return cls.identity(len(values), what)
-            ordered = bool((values[1:] > values[:-1]).all())
-        else:
-            import pyarrow.compute as pc
-
-            ordered = bool(
-                pc.all(pc.greater(values.slice(1), values.slice(0, max(len(values) - 1, 0)))).as_py() is not False
-            )
+        ordered = _increasing(values)
         if not ordered and order is None:
             order = _sorting(values)
         kind = "integer" if isinstance(values, np.ndarray) else "text"
@@ -285,7 +279,9 @@ class IdsWriter:
         """Add ids, int64 or ``LargeStringArray``, and their part of the order."""
         if not len(values):
             return
-        first = self._ends[0] if self._length else values[0]
+        first, last = self._ends if self._length else (values[0], None)
+        if self.ordered and not _increasing(values, last):
+            raise ValueError(f"the {self.what} ids do not come in order")
         self._ends = first, values[len(values) - 1]
         self._parts.append(values)
         if order is not None:
@@ -416,6 +412,18 @@ def _sorting(values: Values) -> np.ndarray:
     import pyarrow.compute as pc
 
     return pc.array_sort_indices(values).to_numpy().astype(np.int64)
+
+
+def _increasing(values: Values, after: Any = None) -> bool:
+    """Whether each id is larger than the one before it, and the first one than ``after``."""
+    if isinstance(values, np.ndarray):
+        return bool((values[1:] > values[:-1]).all() and (after is None or len(values) == 0 or values[0] > after))
+    import pyarrow.compute as pc
+
+    steps = pc.less(values.slice(0, max(len(values) - 1, 0)), values.slice(1))
+    if after is not None and len(values) and not pc.less(after, values[0]).as_py():
+        return False
+    return bool(steps.to_numpy(zero_copy_only=False).all())
 
 
 def _taken(values: Values, places: np.ndarray) -> Values:

@@ -11,7 +11,7 @@ import glob
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,9 @@ class Names:
         for name in names.used:
             if name not in columns:
                 raise unknown_column(name, columns, source)
+            alike = [other for other in columns if other.lower() == name.lower() and other != name]
+            if alike:  # DuckDB does not tell them apart
+                raise OptionError(f"columns '{name}' and '{alike[0]}' differ in case alone", where=source)
         if len(set(names.used)) < len(names.used):
             raise OptionError(f"one column is asked for twice among {', '.join(names.used)}", where=source)
         return names
@@ -339,6 +342,7 @@ def _database(work: Path | None, memory: int, threads: int | None, *, file: bool
         settings["threads"] = threads
     database = duckdb.connect(str(work / "rows.duckdb") if file and work is not None else ":memory:", config=settings)
     try:
+        database.execute("SET enable_progress_bar = false")
         yield database
     finally:
         database.close()
@@ -352,8 +356,10 @@ def _explained(source: str, memory: int) -> Iterator[None]:
 
     try:
         yield
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # what Ctrl-C becomes in there
+            raise KeyboardInterrupt from None
+        raise
     except (duckdb.Error, pa.ArrowException) as error:
         said = str(error)
         if re.search(r"No space left|max_temp_directory_size", said):
@@ -379,28 +385,9 @@ def _unreadable(said: str, source: str) -> DataError:
     return DataError(f"the rows cannot be read ({plain})", where=where, hint="The file may be damaged: write it again.")
 
 
-@dataclass
-class Sorted:
-    """The rows of a table, sorted; made by :func:`sorted_rows`.
-
-    Attributes
-    ----------
-    rows : int
-    items : ndarray, LargeStringArray or None
-        Their ids in order; None when they are the numbers below ``sizes``.
-    batches : iterator of (ids, Batch)
-        Users one after another, with the ids of those in the batch; None when users are numbers.
-    """
-
-    rows: int
-    items: Values | None
-    item_count: int
-    batches: Iterator[tuple[Values | None, Batch]] = field(repr=False)
-
-
 @contextmanager
-def sorted_rows(table: Table, work: Path, memory: int, threads: int) -> Iterator[Sorted]:
-    """A context with the rows of a table in order.
+def sorting(table: Table, work: Path, memory: int, threads: int) -> Iterator[Sorting]:
+    """A context in which a table can be sorted.
 
     Parameters
     ----------
@@ -418,29 +405,52 @@ def sorted_rows(table: Table, work: Path, memory: int, threads: int) -> Iterator
     BudgetError
     """
     threads = max(1, min(threads, memory // THREAD_NBYTES))
-    explained = _explained(table.source, memory)
-    with explained, _database(work, memory, threads, file=table.given is None) as database:
+    with _explained(table.source, memory), _database(work, memory, threads, file=table.given is None) as database:
         if table.given is not None:
             database.register("given", table.given)
-        yield _Sorting(database, table).sorted()
+        yield Sorting(database, table)
 
 
-class _Sorting:
-    """The queries of :func:`sorted_rows`."""
+class Sorting:
+    """The steps of sorting a table, in order.
+
+    Attributes
+    ----------
+    rows : int
+        How many there are, after :meth:`read`.
+    items : ndarray, LargeStringArray or None
+        Ids of items in order, after :meth:`number_items`; None when they are numbers.
+    item_count : int
+    """
+
+    rows: int
+    items: Values | None
+    item_count: int
 
     def __init__(self, database: Any, table: Table):
         self._database, self._table = database, table
 
-    def sorted(self) -> Sorted:
-        rows = self._stage()
-        table, types = self._table, self._types()
-        if table.sizes is not None:
-            item, join, items, count = "i", "", None, table.sizes[1]
-        else:
-            self._run(f"CREATE TABLE items AS SELECT DISTINCT {types['i']} AS id FROM source ORDER BY id")
-            item, join = "items.rowid", f"JOIN items ON {types['i']} = items.id"
-            items = as_values(self._database.sql("SELECT id FROM items").to_arrow_table().column(0), "item")
-            count = len(items)
+    def read(self) -> None:
+        """Copy the columns that matter, and see whether they are what they should be."""
+        self.rows = self._stage()
+        self._types = self._found_types()
+
+    def number_items(self) -> None:
+        """Find the ids of items."""
+        if self._table.sizes is not None:
+            self.items, self.item_count = None, self._table.sizes[1]
+            return
+        self._run(f"CREATE TABLE items AS SELECT DISTINCT {self._types['i']} AS id FROM source ORDER BY id")
+        ids = self._database.sql("SELECT id FROM items").to_arrow_table().column(0)
+        self.items = as_values(ids, "item")
+        self.item_count = len(self.items)
+
+    def batches(self) -> Iterator[tuple[Values | None, Batch]]:
+        """Users one after another, and the ids of those in a batch; None when users are numbers."""
+        table, types = self._table, self._types
+        item, join = "items.rowid", f"JOIN items ON {types['i']} = items.id"
+        if self.items is None:
+            item, join = "i", ""
         value = ", CAST(v AS FLOAT) AS v" if table.names.value is not None else ""
         time = f", {types['t']} AS t" if table.names.time is not None else ""
         query = f"""
@@ -449,8 +459,7 @@ class _Sorting:
         """
         self._run("SET preserve_insertion_order = false")
         batches = self._database.sql(query).to_arrow_reader(BATCH_ROWS)
-        users = None if table.sizes is None else table.sizes[0]
-        return Sorted(rows, items, count, _whole_users(batches, users))
+        return _whole_users(batches, None if table.sizes is None else table.sizes[0])
 
     def _run(self, query: str) -> None:
         self._database.execute(query)
@@ -499,7 +508,7 @@ class _Sorting:
             raise DataError(what.format(**words), where=table.where(flawed), hint=hint)
         return int(rows)
 
-    def _types(self) -> dict[str, str]:
+    def _found_types(self) -> dict[str, str]:
         """Columns of the copy in SQL; what was written in text files is taken for numbers where all of it is."""
         table = self._table
         types = {"u": "u", "i": "i", "t": "t"}

@@ -61,7 +61,7 @@ class Summary:
     def __str__(self) -> str:
         parts = [f"{self.rows:,} rows: {self.ratings:,} ratings of {self.items:,} items by {self.users:,} users"]
         if self.duplicates:
-            parts.append(f"{self.duplicates:,} duplicates merged")
+            parts.append(f"{self.duplicates:,} of the rows merged into others")
         if self.held_out:
             parts.append(f"{self.held_out:,} held out")
         if self.users_without or self.items_without:
@@ -145,12 +145,14 @@ class Ratings(Rows):
         """
         from leyden.rows.ratings_writer import RatingsWriter
 
-        with RatingsWriter(
-            folder, items=self.shape[1], levels=self.levels, max_count=self.max_count, popular=self.popular
-        ) as writer:
+        both = [self] if self.held_out is None else [self, self.held_out]
+        levels = [ratings.levels for ratings in both if ratings.levels is not None]
+        every = np.unique(np.concatenate(levels)) if len(levels) == len(both) else None
+        most = max(ratings.max_count for ratings in both)
+        with RatingsWriter(folder, items=self.shape[1], levels=every, max_count=most, popular=self.popular) as writer:
             for block in self.blocks():
                 writer.append_block(block)
-            for block in self.held_out.blocks() if self.held_out else ():
+            for block in both[-1].blocks() if self.held_out else ():
                 writer.held_out.append_block(block)
             writer.users, writer.items, writer.summary = self.users, self.items, self.summary
         return writer.ratings
