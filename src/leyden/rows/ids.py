@@ -70,9 +70,8 @@ class Ids:
             The numbers in the order of their ids; found here when it is not given.
         """
         values = as_values(values, what)
-        if isinstance(values, np.ndarray):
-            if np.array_equal(values, np.arange(len(values))):
-                return cls.identity(len(values), what)
+        if isinstance(values, np.ndarray) and np.array_equal(values, np.arange(len(values))):
+            return cls.identity(len(values), what)
         ordered = _increasing(values)
         if not ordered and order is None:
             order = _sorting(values)
@@ -356,7 +355,9 @@ def as_values(values: Any, what: str) -> Values:
         return _from_arrow(values, what)
     if isinstance(values, str | int | np.integer):
         values = [values]
-    array = np.asarray(values)
+    # NumPy's own text loses zeros at the end, and is as wide as the longest.
+    texts = isinstance(values, list | tuple) and len(values) > 0 and all(isinstance(value, str) for value in values)
+    array = np.array(values, object) if texts else np.asarray(values)
     if array.ndim != 1:
         raise DataError(f"the {what} ids have {array.ndim} dimensions, not one")
     if array.size == 0 or (array.dtype.kind in "iu" and (array.dtype != np.uint64 or array.max() <= _LARGEST)):

@@ -32,7 +32,7 @@ from leyden.rows.ingest_merge import (
 from leyden.rows.ingest_tables import Names, Table, of_arrays, of_files, of_frame, of_matrix, remove, sorting
 from leyden.rows.open import are_paths, is_frame, is_path
 from leyden.rows.ratings import Ratings, Summary
-from leyden.rows.ratings_folder import beside, free_place, is_store
+from leyden.rows.ratings_folder import beside, free_place, seems_store
 from leyden.rows.ratings_store import StoredRatings
 from leyden.rows.ratings_writer import Planes, RatingsWriter
 from leyden.rows.sparse import is_sparse
@@ -135,7 +135,7 @@ def open_ratings(
         Progress(check.progress(progress)),
     )
     names = Names(user, item, value, time)
-    if is_path(source) and is_store(source):
+    if is_path(source) and seems_store(source):
         source = StoredRatings(source)
     if isinstance(source, Ratings):
         return _again(source, names, how)

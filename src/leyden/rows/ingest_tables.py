@@ -479,31 +479,37 @@ class Sorting:
         flaws[9] = f"{columns['u']} IS NULL OR {columns['i']} IS NULL"
         if names.value is not None:
             value = _name(names.value)
-            columns["v"] = number = f"TRY_CAST({value} AS DOUBLE)"
-            flaws |= {3: f"{value} IS NULL", 4: f"{number} IS NULL", 5: f"isnan({number})"}
-            flaws[6] = f"abs({number}) >= {_BEYOND!r}"
+            columns["v"] = f"TRY_CAST({value} AS DOUBLE)"
+            flaws |= {3: f"{value} IS NULL", 4: f"{columns['v']} IS NULL"}
         if names.time is not None:
             time = _name(names.time)
-            columns["t"] = {
-                "written": time,
-                "BIGINT": f"CAST({time} AS BIGINT)",
-                "DOUBLE": f"CAST({time} AS DOUBLE)",
-            }.get(table.time, f"{table.time}({time})")
+            types = {"written": time, "BIGINT": f"CAST({time} AS BIGINT)", "DOUBLE": f"CAST({time} AS DOUBLE)"}
+            columns["t"] = types.get(table.time, f"{table.time}({time})")
             flaws[7] = f"{columns['t']} IS NULL"
-            if table.time == "DOUBLE":
-                flaws[8] = f"isnan({columns['t']})"
-        cases = " ".join(f"WHEN {flaws[code]} THEN {code}" for code in sorted(flaws))
         chosen = ", ".join(f"{sql} AS {letter}" for letter, sql in columns.items())
         self._run(
-            f"CREATE TABLE source AS SELECT {chosen}, CAST(CASE {cases} ELSE 0 END AS UTINYINT) AS flaw "
-            f"FROM {table.relation}"
+            f"CREATE TABLE source AS SELECT {chosen}, CAST({_first(flaws)} AS UTINYINT) AS flaw FROM {table.relation}"
         )
-        rows, flawed = self._one("SELECT count(*), min(rowid) FILTER (flaw > 0) FROM source")
+        return self._checked()
+
+    def _checked(self) -> int:
+        """How many rows there are, none of which has a flaw.
+
+        NaN is looked for in the copy: of a Parquet file, DuckDB would go by its statistics, which leave NaN out.
+        """
+        table, names = self._table, self._table.names
+        flaws = {}
+        if names.value is not None:
+            flaws |= {5: "isnan(v)", 6: f"abs(v) >= {_BEYOND!r}"}
+        if table.time == "DOUBLE" and names.time is not None:
+            flaws[8] = "isnan(t)"
+        flaw = f"CASE WHEN flaw > 0 THEN flaw ELSE {_first(flaws)} END" if flaws else "flaw"
+        rows, flawed = self._one(f"SELECT count(*), min(rowid) FILTER ({flaw} > 0) FROM source")
         if rows == 0:
             raise DataError("the table is empty (0 rows)", where=table.source)
         if flawed is not None:
-            (flaw,) = self._one(f"SELECT flaw FROM source WHERE rowid = {flawed}")
-            what, hint = _FLAWS[flaw]
+            (code,) = self._one(f"SELECT {flaw} FROM source WHERE rowid = {flawed}")
+            what, hint = _FLAWS[code]
             words = {"user": names.user, "item": names.item, "value": names.value, "time": names.time}
             raise DataError(what.format(**words), where=table.where(flawed), hint=hint)
         return int(rows)
@@ -533,6 +539,11 @@ class Sorting:
 
     def _all(self, test: str) -> bool:
         return bool(self._one(f"SELECT bool_and(coalesce({test}, false)) FROM source")[0])
+
+
+def _first(flaws: dict[int, str]) -> str:
+    """The first of these conditions that holds, in SQL, as its number; or else 0."""
+    return f"CASE {' '.join(f'WHEN {flaws[code]} THEN {code}' for code in sorted(flaws))} ELSE 0 END"
 
 
 def _whole_users(batches: Any, users: int | None) -> Iterator[tuple[Values | None, Batch]]:
