@@ -188,6 +188,8 @@ class Ids:
 
     def _bisect(self, wanted: Values) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of ids, and whether they are there."""
+        if self._order is None and isinstance(wanted, np.ndarray):
+            return self._mapped().search(wanted)
         n = len(self)
         low, high = np.zeros(len(wanted), np.int64), np.full(len(wanted), n)
         while (low < high).any():
@@ -343,6 +345,17 @@ class _Chunks:
         back = np.empty(len(places), np.int64)
         back[order] = np.arange(len(places))
         return _taken(_concatenated(parts), back)
+
+    def search(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places of numbers in an increasing array, and whether they are there."""
+        place, found = np.empty(len(wanted), np.int64), np.empty(len(wanted), bool)
+        firsts = np.array([chunk[0] for chunk in self.chunks])
+        which = np.maximum(np.searchsorted(firsts, wanted, side="right") - 1, 0)
+        for k in np.unique(which):
+            mine = which == k
+            inside = np.minimum(np.searchsorted(self.chunks[k], wanted[mine]), len(self.chunks[k]) - 1)
+            place[mine], found[mine] = k * self._step + inside, self.chunks[k][inside] == wanted[mine]
+        return place, found
 
 
 def as_values(values: Any, what: str) -> Values:
