@@ -7,6 +7,7 @@ file                    what it holds
 ``lstsq`` ``svd``       one file a verb
 ``pca`` ``plan``
 ``verify`` ``runs``
+``qr`` ``ingest``
 ``demo``
 ``demo_flights``        the two parts of the demo
 ``demo_scale``

@@ -8,6 +8,7 @@ import typer
 
 from leyden.cli import plan
 from leyden.cli.demo import demo
+from leyden.cli.ingest import ingest
 from leyden.cli.lstsq import lstsq
 from leyden.cli.pca import pca
 from leyden.cli.qr import qr
@@ -47,6 +48,7 @@ app.command()(verb(lstsq))
 app.command()(verb(svd))
 app.command()(verb(pca))
 app.command()(verb(qr))
+app.command()(verb(ingest))
 app.add_typer(plan.app, name="plan")
 app.command()(verb(verify))
 app.command()(verb(runs))

@@ -70,16 +70,9 @@ class Ids:
             The numbers in the order of their ids; found here when it is not given.
         """
         values = as_values(values, what)
-        if isinstance(values, np.ndarray):
-            if np.array_equal(values, np.arange(len(values))):
-                return cls.identity(len(values), what)
-            ordered = bool((values[1:] > values[:-1]).all())
-        else:
-            import pyarrow.compute as pc
-
-            ordered = bool(
-                pc.all(pc.greater(values.slice(1), values.slice(0, max(len(values) - 1, 0)))).as_py() is not False
-            )
+        if isinstance(values, np.ndarray) and np.array_equal(values, np.arange(len(values))):
+            return cls.identity(len(values), what)
+        ordered = _increasing(values)
         if not ordered and order is None:
             order = _sorting(values)
         kind = "integer" if isinstance(values, np.ndarray) else "text"
@@ -195,6 +188,8 @@ class Ids:
 
     def _bisect(self, wanted: Values) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of ids, and whether they are there."""
+        if self._order is None and isinstance(wanted, np.ndarray):
+            return self._mapped().search(wanted)
         n = len(self)
         low, high = np.zeros(len(wanted), np.int64), np.full(len(wanted), n)
         while (low < high).any():
@@ -285,7 +280,9 @@ class IdsWriter:
         """Add ids, int64 or ``LargeStringArray``, and their part of the order."""
         if not len(values):
             return
-        first = self._ends[0] if self._length else values[0]
+        first, last = self._ends if self._length else (values[0], None)
+        if self.ordered and not _increasing(values, last):
+            raise ValueError(f"the {self.what} ids do not come in order")
         self._ends = first, values[len(values) - 1]
         self._parts.append(values)
         if order is not None:
@@ -349,6 +346,17 @@ class _Chunks:
         back[order] = np.arange(len(places))
         return _taken(_concatenated(parts), back)
 
+    def search(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Places of numbers in an increasing array, and whether they are there."""
+        place, found = np.empty(len(wanted), np.int64), np.empty(len(wanted), bool)
+        firsts = np.array([chunk[0] for chunk in self.chunks])
+        which = np.maximum(np.searchsorted(firsts, wanted, side="right") - 1, 0)
+        for k in np.unique(which):
+            mine = which == k
+            inside = np.minimum(np.searchsorted(self.chunks[k], wanted[mine]), len(self.chunks[k]) - 1)
+            place[mine], found[mine] = k * self._step + inside, self.chunks[k][inside] == wanted[mine]
+        return place, found
+
 
 def as_values(values: Any, what: str) -> Values:
     """Ids as an int64 array or a ``LargeStringArray``; what is neither whole numbers nor text is refused."""
@@ -360,7 +368,9 @@ def as_values(values: Any, what: str) -> Values:
         return _from_arrow(values, what)
     if isinstance(values, str | int | np.integer):
         values = [values]
-    array = np.asarray(values)
+    # NumPy's own text loses zeros at the end, and is as wide as the longest.
+    texts = isinstance(values, list | tuple) and len(values) > 0 and all(isinstance(value, str) for value in values)
+    array = np.array(values, object) if texts else np.asarray(values)
     if array.ndim != 1:
         raise DataError(f"the {what} ids have {array.ndim} dimensions, not one")
     if array.size == 0 or (array.dtype.kind in "iu" and (array.dtype != np.uint64 or array.max() <= _LARGEST)):
@@ -416,6 +426,18 @@ def _sorting(values: Values) -> np.ndarray:
     import pyarrow.compute as pc
 
     return pc.array_sort_indices(values).to_numpy().astype(np.int64)
+
+
+def _increasing(values: Values, after: Any = None) -> bool:
+    """Whether each id is larger than the one before it, and the first one than ``after``."""
+    if isinstance(values, np.ndarray):
+        return bool((values[1:] > values[:-1]).all() and (after is None or len(values) == 0 or values[0] > after))
+    import pyarrow.compute as pc
+
+    steps = pc.less(values.slice(0, max(len(values) - 1, 0)), values.slice(1))
+    if after is not None and len(values) and not pc.less(after, values[0]).as_py():
+        return False
+    return bool(steps.to_numpy(zero_copy_only=False).all())
 
 
 def _taken(values: Values, places: np.ndarray) -> Values:

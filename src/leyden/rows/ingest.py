@@ -29,10 +29,10 @@ from leyden.rows.ingest_merge import (
     renumbered,
     sorted_again,
 )
-from leyden.rows.ingest_tables import Names, Table, of_arrays, of_files, of_frame, of_matrix, remove, sorted_rows
+from leyden.rows.ingest_tables import Names, Table, of_arrays, of_files, of_frame, of_matrix, remove, sorting
 from leyden.rows.open import are_paths, is_frame, is_path
 from leyden.rows.ratings import Ratings, Summary
-from leyden.rows.ratings_folder import beside, free_place, is_store
+from leyden.rows.ratings_folder import beside, free_place, seems_store
 from leyden.rows.ratings_store import StoredRatings
 from leyden.rows.ratings_writer import Planes, RatingsWriter
 from leyden.rows.sparse import is_sparse
@@ -127,7 +127,7 @@ def open_ratings(
     """
     how = _How(
         None if duplicates is None else check.one_of("duplicates", duplicates, RULES),
-        "last" if holdout == "last" else None if holdout is None else check.fraction("holdout", holdout),
+        _holdout(holdout),
         check.seed(seed),
         None if out is None else free_place(out),
         check.memory(memory),
@@ -135,7 +135,7 @@ def open_ratings(
         Progress(check.progress(progress)),
     )
     names = Names(user, item, value, time)
-    if is_path(source) and is_store(source):
+    if is_path(source) and seems_store(source):
         source = StoredRatings(source)
     if isinstance(source, Ratings):
         return _again(source, names, how)
@@ -151,6 +151,15 @@ def open_ratings(
         f"a {type(source).__name__} cannot be seen as ratings",
         hint="Give files, a table, a tuple of arrays (users, items, values), a sparse matrix, or a store.",
     )
+
+
+def _holdout(value: Any) -> float | str | None:
+    """A share, "last" or None."""
+    if value is None or (isinstance(value, str) and value == "last"):
+        return value
+    if isinstance(value, str):
+        raise OptionError(f'holdout={value!r} must be a number between 0 and 1, or "last"')
+    return check.fraction("holdout", value)
 
 
 @dataclass(frozen=True)
@@ -177,6 +186,17 @@ class _How:
         )
 
     @contextmanager
+    def saying(self, what: str) -> Iterator[None]:
+        """A context in which a terminal shows what is being done, when nobody knows for how long."""
+        if not self.progress.show:
+            yield
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status(what):
+            yield
+
+    @contextmanager
     def workspace(self) -> Iterator[Path]:
         """A context with a folder for what is only there meanwhile: on the disk that the store will be on."""
         if self.out is None:
@@ -193,13 +213,17 @@ class _How:
 def _from_table(table: Table, how: _How) -> Ratings:
     """Sort a table, merge and split its rows, number its items."""
     duplicates = how.duplicates or ("last" if table.sizes is None else "sum")
-    sorting = int(how.memory * (SORTING_SHARE if how.out is not None else 0.5))
+    share = int(how.memory * (SORTING_SHARE if how.out is not None else 0.5))
     with how.workspace() as work:
-        with how.progress.sweep("reading", 1, 0), sorted_rows(table, work, sorting, how.threads) as rows:
+        with sorting(table, work, share, how.threads) as rows:
+            with how.saying("reading rows"):
+                rows.read()
+            with how.saying("numbering items"):
+                rows.number_items()
             how.check_fits(rows.rows, rows.item_count)
             first = _FirstPass(work, rows.item_count, duplicates, how, table.where)
             with first, how.progress.sweep("sorting", rows.rows, 0) as on_rows:
-                for ids, batch in rows.batches:
+                for ids, batch in rows.batches():
                     first.add(ids, batch)
                     on_rows(len(batch.items))
         remove(work)

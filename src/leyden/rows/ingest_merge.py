@@ -19,8 +19,7 @@ from leyden.errors import DataError, OptionError
 from leyden.rows._ratings_kernels import draw, encode, last_of_users, merge, renumber, split_counts
 from leyden.rows.base import Block
 from leyden.rows.ids import Ids, Values
-from leyden.rows.ratings import MemoryRatings, Ratings, Summary
-from leyden.rows.ratings_store import MAX_LEVELS
+from leyden.rows.ratings import BLOCK_RATINGS, MAX_LEVELS, MemoryRatings, Ratings, Summary
 
 #: What may be done about several ratings of one item by one user; first LAST, SUM and MEAN of the kernels.
 RULES = ("last", "sum", "mean", "error")
@@ -227,7 +226,7 @@ def renumbered(ratings: Ratings, number: np.ndarray, threads: int) -> Iterator[B
 
     Some are read and sorted ahead by ``threads`` threads.
     """
-    rows = max(1, int(2**20 * ratings.shape[0] / max(ratings.count, 1)))
+    rows = max(1, int(BLOCK_RATINGS * ratings.shape[0] / max(ratings.count, 1)))
     buffers = [ratings.buffer(rows) for _ in range(threads + 2)]
 
     def job(start: int, buffer: Any) -> Block:

@@ -11,7 +11,7 @@ import glob
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,9 @@ class Names:
         for name in names.used:
             if name not in columns:
                 raise unknown_column(name, columns, source)
+            alike = [other for other in columns if other.lower() == name.lower() and other != name]
+            if alike:  # DuckDB does not tell them apart
+                raise OptionError(f"columns '{name}' and '{alike[0]}' differ in case alone", where=source)
         if len(set(names.used)) < len(names.used):
             raise OptionError(f"one column is asked for twice among {', '.join(names.used)}", where=source)
         return names
@@ -339,6 +342,7 @@ def _database(work: Path | None, memory: int, threads: int | None, *, file: bool
         settings["threads"] = threads
     database = duckdb.connect(str(work / "rows.duckdb") if file and work is not None else ":memory:", config=settings)
     try:
+        database.execute("SET enable_progress_bar = false")
         yield database
     finally:
         database.close()
@@ -352,8 +356,10 @@ def _explained(source: str, memory: int) -> Iterator[None]:
 
     try:
         yield
-    except duckdb.InterruptException:
-        raise KeyboardInterrupt from None
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # what Ctrl-C becomes in there
+            raise KeyboardInterrupt from None
+        raise
     except (duckdb.Error, pa.ArrowException) as error:
         said = str(error)
         if re.search(r"No space left|max_temp_directory_size", said):
@@ -379,28 +385,9 @@ def _unreadable(said: str, source: str) -> DataError:
     return DataError(f"the rows cannot be read ({plain})", where=where, hint="The file may be damaged: write it again.")
 
 
-@dataclass
-class Sorted:
-    """The rows of a table, sorted; made by :func:`sorted_rows`.
-
-    Attributes
-    ----------
-    rows : int
-    items : ndarray, LargeStringArray or None
-        Their ids in order; None when they are the numbers below ``sizes``.
-    batches : iterator of (ids, Batch)
-        Users one after another, with the ids of those in the batch; None when users are numbers.
-    """
-
-    rows: int
-    items: Values | None
-    item_count: int
-    batches: Iterator[tuple[Values | None, Batch]] = field(repr=False)
-
-
 @contextmanager
-def sorted_rows(table: Table, work: Path, memory: int, threads: int) -> Iterator[Sorted]:
-    """A context with the rows of a table in order.
+def sorting(table: Table, work: Path, memory: int, threads: int) -> Iterator[Sorting]:
+    """A context in which a table can be sorted.
 
     Parameters
     ----------
@@ -418,29 +405,52 @@ def sorted_rows(table: Table, work: Path, memory: int, threads: int) -> Iterator
     BudgetError
     """
     threads = max(1, min(threads, memory // THREAD_NBYTES))
-    explained = _explained(table.source, memory)
-    with explained, _database(work, memory, threads, file=table.given is None) as database:
+    with _explained(table.source, memory), _database(work, memory, threads, file=table.given is None) as database:
         if table.given is not None:
             database.register("given", table.given)
-        yield _Sorting(database, table).sorted()
+        yield Sorting(database, table)
 
 
-class _Sorting:
-    """The queries of :func:`sorted_rows`."""
+class Sorting:
+    """The steps of sorting a table, in order.
+
+    Attributes
+    ----------
+    rows : int
+        How many there are, after :meth:`read`.
+    items : ndarray, LargeStringArray or None
+        Ids of items in order, after :meth:`number_items`; None when they are numbers.
+    item_count : int
+    """
+
+    rows: int
+    items: Values | None
+    item_count: int
 
     def __init__(self, database: Any, table: Table):
         self._database, self._table = database, table
 
-    def sorted(self) -> Sorted:
-        rows = self._stage()
-        table, types = self._table, self._types()
-        if table.sizes is not None:
-            item, join, items, count = "i", "", None, table.sizes[1]
-        else:
-            self._run(f"CREATE TABLE items AS SELECT DISTINCT {types['i']} AS id FROM source ORDER BY id")
-            item, join = "items.rowid", f"JOIN items ON {types['i']} = items.id"
-            items = as_values(self._database.sql("SELECT id FROM items").to_arrow_table().column(0), "item")
-            count = len(items)
+    def read(self) -> None:
+        """Copy the columns that matter, and see whether they are what they should be."""
+        self.rows = self._stage()
+        self._types = self._found_types()
+
+    def number_items(self) -> None:
+        """Find the ids of items."""
+        if self._table.sizes is not None:
+            self.items, self.item_count = None, self._table.sizes[1]
+            return
+        self._run(f"CREATE TABLE items AS SELECT DISTINCT {self._types['i']} AS id FROM source ORDER BY id")
+        ids = self._database.sql("SELECT id FROM items").to_arrow_table().column(0)
+        self.items = as_values(ids, "item")
+        self.item_count = len(self.items)
+
+    def batches(self) -> Iterator[tuple[Values | None, Batch]]:
+        """Users one after another, and the ids of those in a batch; None when users are numbers."""
+        table, types = self._table, self._types
+        item, join = "items.rowid", f"JOIN items ON {types['i']} = items.id"
+        if self.items is None:
+            item, join = "i", ""
         value = ", CAST(v AS FLOAT) AS v" if table.names.value is not None else ""
         time = f", {types['t']} AS t" if table.names.time is not None else ""
         query = f"""
@@ -449,8 +459,7 @@ class _Sorting:
         """
         self._run("SET preserve_insertion_order = false")
         batches = self._database.sql(query).to_arrow_reader(BATCH_ROWS)
-        users = None if table.sizes is None else table.sizes[0]
-        return Sorted(rows, items, count, _whole_users(batches, users))
+        return _whole_users(batches, None if table.sizes is None else table.sizes[0])
 
     def _run(self, query: str) -> None:
         self._database.execute(query)
@@ -470,36 +479,42 @@ class _Sorting:
         flaws[9] = f"{columns['u']} IS NULL OR {columns['i']} IS NULL"
         if names.value is not None:
             value = _name(names.value)
-            columns["v"] = number = f"TRY_CAST({value} AS DOUBLE)"
-            flaws |= {3: f"{value} IS NULL", 4: f"{number} IS NULL", 5: f"isnan({number})"}
-            flaws[6] = f"abs({number}) >= {_BEYOND!r}"
+            columns["v"] = f"TRY_CAST({value} AS DOUBLE)"
+            flaws |= {3: f"{value} IS NULL", 4: f"{columns['v']} IS NULL"}
         if names.time is not None:
             time = _name(names.time)
-            columns["t"] = {
-                "written": time,
-                "BIGINT": f"CAST({time} AS BIGINT)",
-                "DOUBLE": f"CAST({time} AS DOUBLE)",
-            }.get(table.time, f"{table.time}({time})")
+            types = {"written": time, "BIGINT": f"CAST({time} AS BIGINT)", "DOUBLE": f"CAST({time} AS DOUBLE)"}
+            columns["t"] = types.get(table.time, f"{table.time}({time})")
             flaws[7] = f"{columns['t']} IS NULL"
-            if table.time == "DOUBLE":
-                flaws[8] = f"isnan({columns['t']})"
-        cases = " ".join(f"WHEN {flaws[code]} THEN {code}" for code in sorted(flaws))
         chosen = ", ".join(f"{sql} AS {letter}" for letter, sql in columns.items())
         self._run(
-            f"CREATE TABLE source AS SELECT {chosen}, CAST(CASE {cases} ELSE 0 END AS UTINYINT) AS flaw "
-            f"FROM {table.relation}"
+            f"CREATE TABLE source AS SELECT {chosen}, CAST({_first(flaws)} AS UTINYINT) AS flaw FROM {table.relation}"
         )
-        rows, flawed = self._one("SELECT count(*), min(rowid) FILTER (flaw > 0) FROM source")
+        return self._checked()
+
+    def _checked(self) -> int:
+        """How many rows there are, none of which has a flaw.
+
+        NaN is looked for in the copy: of a Parquet file, DuckDB would go by its statistics, which leave NaN out.
+        """
+        table, names = self._table, self._table.names
+        flaws = {}
+        if names.value is not None:
+            flaws |= {5: "isnan(v)", 6: f"abs(v) >= {_BEYOND!r}"}
+        if table.time == "DOUBLE" and names.time is not None:
+            flaws[8] = "isnan(t)"
+        flaw = f"CASE WHEN flaw > 0 THEN flaw ELSE {_first(flaws)} END" if flaws else "flaw"
+        rows, flawed = self._one(f"SELECT count(*), min(rowid) FILTER ({flaw} > 0) FROM source")
         if rows == 0:
             raise DataError("the table is empty (0 rows)", where=table.source)
         if flawed is not None:
-            (flaw,) = self._one(f"SELECT flaw FROM source WHERE rowid = {flawed}")
-            what, hint = _FLAWS[flaw]
+            (code,) = self._one(f"SELECT {flaw} FROM source WHERE rowid = {flawed}")
+            what, hint = _FLAWS[code]
             words = {"user": names.user, "item": names.item, "value": names.value, "time": names.time}
             raise DataError(what.format(**words), where=table.where(flawed), hint=hint)
         return int(rows)
 
-    def _types(self) -> dict[str, str]:
+    def _found_types(self) -> dict[str, str]:
         """Columns of the copy in SQL; what was written in text files is taken for numbers where all of it is."""
         table = self._table
         types = {"u": "u", "i": "i", "t": "t"}
@@ -524,6 +539,11 @@ class _Sorting:
 
     def _all(self, test: str) -> bool:
         return bool(self._one(f"SELECT bool_and(coalesce({test}, false)) FROM source")[0])
+
+
+def _first(flaws: dict[int, str]) -> str:
+    """The first of these conditions that holds, in SQL, as its number; or else 0."""
+    return f"CASE {' '.join(f'WHEN {flaws[code]} THEN {code}' for code in sorted(flaws))} ELSE 0 END"
 
 
 def _whole_users(batches: Any, users: int | None) -> Iterator[tuple[Values | None, Batch]]:

@@ -23,6 +23,9 @@ from leyden.rows.sparse import csr_block
 #: Ratings in a block of :meth:`Ratings.blocks`.
 BLOCK_RATINGS = 2**20
 
+#: Different values that are worth keeping apart: the places of as many take one byte each.
+MAX_LEVELS = 256
+
 #: Bytes of a rating in a block: its item and its value.
 RATING_NBYTES = 8
 
@@ -61,7 +64,7 @@ class Summary:
     def __str__(self) -> str:
         parts = [f"{self.rows:,} rows: {self.ratings:,} ratings of {self.items:,} items by {self.users:,} users"]
         if self.duplicates:
-            parts.append(f"{self.duplicates:,} duplicates merged")
+            parts.append(f"{self.duplicates:,} of the rows merged into others")
         if self.held_out:
             parts.append(f"{self.held_out:,} held out")
         if self.users_without or self.items_without:
@@ -119,9 +122,9 @@ class Ratings(Rows):
         """The id of each item as text, made when it is first asked for."""
         return tuple(map(str, self.items.take(np.arange(self.shape[1]))))
 
-    def blocks(self, ratings: int = BLOCK_RATINGS) -> Iterator[Block]:
+    def blocks(self, ratings: int | None = None) -> Iterator[Block]:
         """All users in blocks of about so many ratings, each of which is there until the next one is read."""
-        rows = max(1, int(ratings * self.shape[0] / max(self.count, 1)))
+        rows = max(1, int((ratings or BLOCK_RATINGS) * self.shape[0] / max(self.count, 1)))
         buffer = self.buffer(min(rows, self.shape[0]))
         for start in range(0, self.shape[0], rows):
             yield self.read(start, min(start + rows, self.shape[0]), buffer)
@@ -145,12 +148,14 @@ class Ratings(Rows):
         """
         from leyden.rows.ratings_writer import RatingsWriter
 
+        both = [self, *([self.held_out] if self.held_out is not None else [])]
+        most = max(ratings.max_count for ratings in both)
         with RatingsWriter(
-            folder, items=self.shape[1], levels=self.levels, max_count=self.max_count, popular=self.popular
+            folder, items=self.shape[1], levels=_levels_of(both), max_count=most, popular=self.popular
         ) as writer:
             for block in self.blocks():
                 writer.append_block(block)
-            for block in self.held_out.blocks() if self.held_out else ():
+            for block in self.held_out.blocks() if self.held_out is not None else ():
                 writer.held_out.append_block(block)
             writer.users, writer.items, writer.summary = self.users, self.items, self.summary
         return writer.ratings
@@ -227,6 +232,16 @@ class MemoryRatings(Ratings):
             (stop - start, self.shape[1]),
         )
         return Block(start, data)
+
+
+def _levels_of(several: list[Ratings]) -> np.ndarray | None:
+    """The different values of several ratings; None when they are not known or too many."""
+    every = np.empty(0, np.float32)
+    for ratings in several:
+        if ratings.levels is None:
+            return None
+        every = np.union1d(every, ratings.levels)
+    return every if len(every) <= MAX_LEVELS else None
 
 
 def pointer_type(ratings: int) -> type[np.signedinteger]:

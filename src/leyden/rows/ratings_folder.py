@@ -29,6 +29,11 @@ def is_store(folder: str | os.PathLike) -> bool:
     return os.path.isfile(os.path.join(folder, DOCUMENT))
 
 
+def seems_store(folder: str | os.PathLike) -> bool:
+    """Whether a folder holds a store of ratings, or part of one."""
+    return is_store(folder) or os.path.isfile(os.path.join(folder, "items.low.npy"))
+
+
 def free_place(folder: str | os.PathLike) -> Path:
     """The real path of a folder that a store can be written to: one not there yet, empty, or itself a store.
 

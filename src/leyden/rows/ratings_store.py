@@ -32,7 +32,7 @@ from leyden.errors import DataError
 from leyden.rows._ratings_kernels import join_halves, look_up, widen
 from leyden.rows.base import Block
 from leyden.rows.ids import Ids
-from leyden.rows.ratings import RATING_NBYTES, Ratings, Summary, pointer_type
+from leyden.rows.ratings import MAX_LEVELS, RATING_NBYTES, Ratings, Summary, pointer_type
 from leyden.rows.ratings_folder import DOCUMENT, HELD_OUT
 from leyden.rows.sparse import csr_block
 from leyden.rows.stored import StoredArray
@@ -44,9 +44,6 @@ STEP = 4096
 
 #: Ratings decoded at once: what is read of them stays in the second-level cache until it is decoded.
 CHUNK = 2**16
-
-#: Different values that are stored as their places among them.
-MAX_LEVELS = 256
 
 #: Blocks that may be in memory at once: one being used, two read ahead.
 BLOCKS_HELD = 3

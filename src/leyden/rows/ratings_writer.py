@@ -18,9 +18,9 @@ from leyden.errors import DataError, OptionError
 from leyden.rows._ratings_kernels import count_items, encode
 from leyden.rows.base import Block
 from leyden.rows.ids import Ids
-from leyden.rows.ratings import Summary
+from leyden.rows.ratings import MAX_LEVELS, Summary
 from leyden.rows.ratings_folder import DOCUMENT, HELD_OUT, beside, free_place, put
-from leyden.rows.ratings_store import FORMAT, MAX_LEVELS, STEP, StoredRatings
+from leyden.rows.ratings_store import FORMAT, STEP, StoredRatings
 
 MAX_ITEMS = 2**31 - 1
 
