@@ -374,7 +374,7 @@ def _add(sums, k, value):
 @njit(nogil=True, cache=True, error_model="numpy")
 def evaluate(
     indptr, indices, values, whole, unobserved, u, v, theta, shared, penalties, x, low, sums, gradient, image, rest, y,
-    left, bias, nonnegative,
+    left, bias, nonnegative, kept,
 ):  # fmt: skip
     """What a certificate needs of some users' ratings, in float64.
 
@@ -409,6 +409,8 @@ def evaluate(
         Where the biases are; -1 without.
     nonnegative : bool
         Whether users are the best ones that are zero or more: what of their gradient would lead below does not count.
+    kept : float64, shape (ratings,) or (0,)
+        Takes h of each rating.
     """
     d, b = v.shape[1], x.shape[1]
     for i in range(len(indptr) - 1):
@@ -465,7 +467,34 @@ def evaluate(
             tau = (whole[2] + whole[3] * values[e]) / omega
             score = row_dot(u, i, v, j, 0, d)
             h = omega * (tau - score) + unobserved * score
+            if len(kept):
+                kept[e] = h
             row_axpy(y, 0, root * h, image, j, 0, b)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def image_kept(indptr, indices, kept, unobserved, u, penalties, x, low, image, rest, y):
+    """The ``image`` and the ``rest`` of :func:`evaluate`, of residuals h that were kept."""
+    d, b = low.shape[0], x.shape[1]
+    for i in range(len(indptr) - 1):
+        first, last = indptr[i], indptr[i + 1]
+        if first == last:
+            continue
+        root = 1 / np.sqrt(penalties[last - first])
+        for k in range(b):
+            y[0, k] = 0.0
+        if unobserved:
+            for k in range(d):
+                row_axpy(low, k, -unobserved * u[i, k], y, 0, 0, b)
+        for e in range(first, last):
+            row_axpy(x, indices[e], kept[e], y, 0, 0, b)
+        for k in range(b):
+            y[0, k] *= root
+        if unobserved:
+            for k in range(d):
+                row_axpy(y, 0, root * u[i, k], rest, k, 0, b)
+        for e in range(first, last):
+            row_axpy(y, 0, root * kept[e], image, indices[e], 0, b)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")

@@ -618,9 +618,20 @@ class _Run:
                 self.item_penalties, biases=options.biases, nonnegative=options.nonnegative,
                 passes=GAP_PASSES if options.gap is None else MOST_PASSES, enough=options.gap or 0.0,
                 stationary=options.tol if options.gap is None else max(options.tol, 1e-2), seed=options.seed,
+                indptr=self._pointers(),
             )  # fmt: skip
         self.certificate_passes += found.passes
         return found
+
+    def _pointers(self) -> np.ndarray | None:
+        """Where the ratings of each user begin, if what a certificate finds of each can be kept."""
+        if self._entries is None or not isinstance(self.engine.executor, Local):
+            return None
+        n, m = self.rows.shape
+        width = padded(self.options.rank)
+        needed = 8 * len(self._entries.indices) + 8 * n * width * bool(self.objective.unobserved)
+        used = 18 * len(self._entries.indices) + 24 * (n + m) + 8 * m * (4 * width + 64)
+        return self._entries.indptr if needed + used < self.options.memory else None
 
     def _compact(self, v: np.ndarray, rank: int) -> np.ndarray:
         return np.ascontiguousarray(v[:, : rank + self.options.biases], np.float64)

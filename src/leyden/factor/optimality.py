@@ -117,6 +117,99 @@ class Evaluated:
         return self.constant + s * self.linear - 0.5 * s**2 * self.quadratic
 
 
+class Kept:
+    """Residuals of all ratings and factors of all users, when there is room: later passes then need no more solving.
+
+    Parameters
+    ----------
+    indptr : int64, shape (users + 1,), optional
+        Where the ratings of a user begin; without it nothing is kept.
+    width : int
+        Columns of the users' factors; 0 keeps none.
+    """
+
+    __slots__ = ("_filled", "_indptr", "h", "u")
+
+    def __init__(self, indptr: np.ndarray | None = None, width: int = 0):
+        self._indptr, self._filled = indptr, list[int]()
+        self.h = np.empty(0 if indptr is None else int(indptr[-1]))
+        self.u = np.empty((0 if indptr is None or not width else len(indptr) - 1, width))
+
+    def part(self, start: int, count: int) -> np.ndarray:
+        """The residuals of a block of users."""
+        if self._indptr is None:
+            return self.h
+        first = int(self._indptr[start])
+        return self.h[first : first + count]
+
+    def users(self, start: int, u: np.ndarray) -> None:
+        """Keep the factors of a block of users."""
+        if len(self.u):
+            self.u[start : start + len(u)] = u
+        self._filled.append(len(u))
+
+    @property
+    def complete(self) -> bool:
+        """Whether all users have been kept."""
+        return self._indptr is not None and sum(self._filled) == len(self._indptr) - 1
+
+    def __repr__(self) -> str:
+        return "Kept()"  # what is kept does not change what is computed
+
+    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+        return Kept, ()
+
+
+@dataclass
+class ImageState:
+    """Sums over users; see :func:`leyden.factor._als_kernels.evaluate`."""
+
+    image: np.ndarray
+    rest: np.ndarray
+
+
+class KeptImage(Reduction[ImageState, np.ndarray]):
+    """``MᵀM X`` of residuals that an evaluation kept.
+
+    Parameters
+    ----------
+    evaluation : Evaluation
+        With the x in question.
+    kept : Kept
+    """
+
+    def __init__(self, evaluation: Evaluation, kept: Kept):
+        self.evaluation, self._kept, self._scratch = evaluation, kept, Scratch()
+
+    @property
+    def state_nbytes(self) -> int:
+        (m, b), d = self.evaluation.x.shape, len(self.evaluation.low)
+        return 8 * b * (m + d)
+
+    def start(self) -> ImageState:
+        (m, b), d = self.evaluation.x.shape, len(self.evaluation.low)
+        return ImageState(np.zeros((m, b)), np.zeros((d, b)))
+
+    def update(self, state: ImageState, block: Block) -> ImageState:
+        of, data, kept = self.evaluation, block.data, self._kept
+        assert not isinstance(data, np.ndarray)
+        u = kept.u[block.start : block.start + block.rows] if len(kept.u) else np.empty((0, len(of.low)))
+        kernels.image_kept(
+            np.asarray(data.indptr, np.int64), data.indices, kept.part(block.start, len(data.indices)),
+            of.objective.unobserved, u, of.user_penalties, of.x, of.low, state.image, state.rest,
+            self._scratch.array("y", (1, of.x.shape[1])),
+        )  # fmt: skip
+        return state
+
+    def merge(self, a: ImageState, b: ImageState) -> ImageState:
+        a.image += b.image
+        a.rest += b.rest
+        return a
+
+    def finish(self, state: ImageState) -> np.ndarray:
+        return self.evaluation.pulled(state.image, state.rest)
+
+
 class Evaluation(Reduction[EvaluationState, Evaluated]):
     """The objective, its gradient and ``MᵀM X`` in one pass, in float64, users solved on the way.
 
@@ -132,6 +225,8 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
     x : ndarray, shape (items, b), optional
     biases : bool
     nonnegative : bool
+    kept : Kept, optional
+        Takes residuals and users.
     """
 
     def __init__(
@@ -143,8 +238,10 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         x: np.ndarray | None = None,
         biases: bool = False,
         nonnegative: bool = False,
+        kept: Kept | None = None,
     ):
         self.nonnegative = nonnegative
+        self._kept = kept or Kept()
         self.objective, self.user_penalties, self.item_penalties = objective, user_penalties, item_penalties
         self.rank, self.bias = v.shape[1] - biases, v.shape[1] - 1 if biases else -1
         items = len(v)
@@ -206,8 +303,9 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             entries.indptr, entries.indices, entries.values, self.objective.whole, self.objective.unobserved, u, self.v,
             self.theta, self.shared, self.user_penalties, self.x, self.low, state.sums, state.gradient, state.image,
             state.rest, scratch.array("y", (1, max(self.x.shape[1], 1))), scratch.array("left", (1, width)), self.bias,
-            self.nonnegative,
+            self.nonnegative, self._kept.part(block.start, len(entries.indices)),
         )  # fmt: skip
+        self._kept.users(block.start, u)
         state.gram += u.T @ u
         state.weighted += (u * self.user_penalties[counts][:, None]).T @ u
         state.ratings += len(entries.indices)
@@ -269,7 +367,6 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             columns[:, d] = 0.0
             columns[self.bias + 1, d] = 1.0
         back = self.q @ columns if self.bias < 0 else columns
-        image = state.image - alpha * (self.v @ state.rest) if alpha else state.image
         return Evaluated(
             value=constant + loss + 0.5 * outside + 0.5 * (users + items),
             gradient=gradient @ (self.q.T[:, :d] if self.bias < 0 else back),
@@ -280,9 +377,15 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             left=math.sqrt(left),
             norm=norm,
             stationarity=math.sqrt(missing) / norm if norm else 0.0,
-            image=(image / np.sqrt(nu)[:, None])[:, : self.count],
+            image=self.pulled(state.image, state.rest),
             rounding=gamma(state.longest + self.v.shape[1] + 64),
         )
+
+    def pulled(self, image: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """``MᵀM X`` of the sums over users."""
+        if self.objective.unobserved:
+            image = image - self.objective.unobserved * (self.v @ rest)
+        return (image / np.sqrt(self.item_penalties)[:, None])[:, : self.count]
 
 
 @dataclass
@@ -333,6 +436,7 @@ def gap(
     seed: int = 0,
     failure: float = 1e-9,
     label: str = "optimality",
+    indptr: np.ndarray | None = None,
 ) -> Gap:
     """Certify item factors: at most ``passes`` passes, less when the gap is below ``enough`` before.
 
@@ -348,16 +452,28 @@ def gap(
         Stationarity above which one pass is enough: the factors will be improved first.
     failure : float
         Probability with which the bound may be wrong, over the random start.
+    indptr : int64, shape (users + 1,), optional
+        Where the ratings of each user begin, when there is room to keep what the first pass found of each.
     """
     items, rank = len(v), v.shape[1] - biases
     root = np.sqrt(item_penalties)[:, None]
     width = min(BLOCK, items)
     start = gaussian(items, width, seed)
 
+    kept = Kept(indptr, padded(rank) if objective.unobserved else 0)
+
     def evaluate(x: np.ndarray, number: int) -> Evaluated:
-        reduction = Evaluation(objective, v, user_penalties, item_penalties, x, biases, nonnegative)
+        reduction = Evaluation(objective, v, user_penalties, item_penalties, x, biases, nonnegative, kept)
         found: Evaluated
         (found,) = engine.sweep(rows, [reduction], f"{label} {number}")
+        return found
+
+    def mapped(x: np.ndarray, number: int) -> np.ndarray:
+        if not kept.complete:
+            return evaluate(x, number).image
+        reduction = Evaluation(objective, v, user_penalties, item_penalties, x, biases, nonnegative)
+        found: np.ndarray
+        (found,) = engine.sweep(rows, [KeptImage(reduction, kept)], f"{label} {number}")
         return found
 
     first = evaluate(start, 1)
@@ -410,7 +526,7 @@ def gap(
             return found
         number += 1
         w = space.block
-        image = evaluate(w, number).image - ms @ (s.T @ w)
+        image = mapped(w, number) - ms @ (s.T @ w)
 
 
 def _close(found: Gap) -> None:
