@@ -28,7 +28,7 @@ SHAPES = {"1M": (1_000_000, 250_000, 12, 250), "20M": (138_000, 27_000, 144, 50)
 RANK = {"1M": 128, "20M": 256}
 EPOCHS = {"leyden": 5, "implicit cg": 5, "implicit exact": 1}
 FOLDER = Path(tempfile.gettempdir()) / "leyden-benchmark-als-implicit"
-PART = 200_000
+PART = 1_000
 
 Epoch = Callable[[np.ndarray, np.ndarray, float], None]
 
