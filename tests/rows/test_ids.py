@@ -121,6 +121,11 @@ def test_a_number_that_is_not_there_is_said(number):
         Ids.of(["a", "b", "c"], "user").take([0, number])
 
 
+def test_a_number_that_is_no_whole_number_is_said():
+    with pytest.raises(DataError, match="numbers of users are whole numbers, not float64"):
+        Ids.identity(3, "user").take([0.5])
+
+
 def test_a_text_that_is_not_there_is_named():
     with pytest.raises(DataError, match="item 'plum' is not among the 2 items"):
         Ids.of(["fig", "pear"], "item").index(["fig", "plum"])

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import leyden as ly
 from leyden.errors import BudgetError, DataError, OptionError
-from leyden.rows import ingest_merge, ingest_tables, ratings_store
+from leyden.rows import ingest_merge, ingest_sorting, ratings_store
 
 INTEGERS = st.integers(-3, 3) | st.sampled_from([2**31, 2**40 + 1, -(2**63), 2**63 - 1])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
@@ -33,7 +33,7 @@ RANDOM = np.random.default_rng(0)
 def small_pieces():
     """Batches so short that users are cut by them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ingest_tables, "BATCH_ROWS", 8)
+        patch.setattr(ingest_sorting, "BATCH_ROWS", 8)
         patch.setattr(ingest_merge, "BLOCK_RATINGS", 5)
         patch.setattr(ratings_store, "CHUNK", 7)
         yield

@@ -128,7 +128,10 @@ class Ids:
         DataError
             If there is no such number.
         """
-        numbers = np.atleast_1d(np.asarray(numbers)).astype(np.int64, copy=False)
+        numbers = np.atleast_1d(np.asarray(numbers))
+        if numbers.dtype.kind not in "iu" and numbers.size:
+            raise DataError(f"numbers of {self.what}s are whole numbers, not {numbers.dtype}")
+        numbers = numbers.astype(np.int64, copy=False)
         outside = (numbers < 0) | (numbers >= len(self))
         if outside.any():
             raise DataError(f"there is no {self.what} number {numbers[outside][0]:,} among {len(self):,}")

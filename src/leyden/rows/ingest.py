@@ -16,7 +16,7 @@ from leyden import options as check
 from leyden.engine.budget import format_bytes, thread_count
 from leyden.engine.progress import Progress
 from leyden.errors import BudgetError, DataError, OptionError
-from leyden.rows.ids import Ids, IdsWriter, Values
+from leyden.rows.ids import Ids, IdsWriter, Values, as_values
 from leyden.rows.ingest_merge import (
     RULES,
     Batch,
@@ -29,7 +29,8 @@ from leyden.rows.ingest_merge import (
     renumbered,
     sorted_again,
 )
-from leyden.rows.ingest_tables import Names, Table, of_arrays, of_files, of_frame, of_matrix, remove, sorting
+from leyden.rows.ingest_sorting import remove, sorting
+from leyden.rows.ingest_tables import Names, Table, of_arrays, of_files, of_frame, of_matrix
 from leyden.rows.open import are_paths, is_frame, is_path
 from leyden.rows.ratings import Ratings, Summary
 from leyden.rows.ratings_folder import beside, free_place, seems_store
@@ -324,11 +325,5 @@ def _again(ratings: Ratings, names: Names, how: _How) -> Ratings:
             for batch in sorted_again(ratings, inverse(order)):
                 first.add(None, batch)
                 on_rows(len(batch.counts))
-        named = ratings.items.kind != "number"
-        return first.finish(ratings.users, _values(ratings.items, order) if named else None, ratings.source)
-
-
-def _values(ids: Ids, order: np.ndarray) -> Values:
-    from leyden.rows.ids import as_values
-
-    return as_values(ids.take(order), ids.what)
+        items = None if ratings.items.kind == "number" else as_values(ratings.items.take(order), "item")
+        return first.finish(ratings.users, items, ratings.source)
