@@ -82,9 +82,16 @@ def transpose(indptr, indices, values, columns, rows, out):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _rank_add(x, count, h, width, lanes):
-    """``h += x[:count]ᵀ x[:count]``, upper triangle by tiles."""
+def _rank_add(x, count, h, width, lanes, f, indices, ahead, last):
+    """``h += x[:count]ᵀ x[:count]``, upper triangle by tiles.
+
+    On the way rows ``indices[ahead:last]`` of ``f`` are asked for: what is gathered next.
+    """
     for i in range(0, width, TILE):
+        stop = min(ahead + (last - ahead) * TILE // (width - i), last)
+        for e in range(ahead, stop):
+            prefetch_row(f, indices[e], width)
+        ahead = stop
         j = i - i % lanes
         while width - j >= 3 * lanes:
             add_tile_3(x, 0, count, h, i, j)
@@ -195,8 +202,9 @@ def half_step(
                 inverse_roots(theta, penalties[count], scale, width)
                 known = count
             if count <= width:
+                following = order[at + 1] if at + 1 < len(order) else -1
                 value[0] += _dual(
-                    row, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes
+                    row, following, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes
                 )  # fmt: skip
             else:
                 value[0] += _primal(
@@ -281,7 +289,7 @@ def _dual_lanes(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _dual(row, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes):
+def _dual(row, following, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes):
     """The dual problem of one row."""
     width, first = f.shape[1], indptr[row]
     count = indptr[row + 1] - first
@@ -289,7 +297,14 @@ def _dual(row, indptr, indices, values, model, shift, f, out, gathered, square, 
     one = f.dtype.type(1)
     for r in range(count):
         gather_row(f, indices[first + r], one, scale, gathered, r, width)
+    ahead, stop = indptr[row + 1], indptr[row + 1]
+    if following >= 0:
+        ahead, stop = indptr[following], indptr[following + 1]
     for i in range(0, size, 4):
+        until = min(ahead + (stop - ahead) * 4 // (size - i), stop)
+        for e in range(ahead, until):
+            prefetch_row(f, indices[e], width)
+        ahead = until
         for j in range(i, size, 4):
             dot_square(gathered, i, j, width, square)
     for i in range(size):
@@ -348,9 +363,9 @@ def _primal(row, indptr, indices, values, model, shift, f, out, gathered, square
         combine_rows(gathered, 0, count, small[1], 1, 0, ones, small, 2, width)
         for k in range(width):
             small[0, k] += small[2, k]
-        for e in range(start + count, min(start + count + GATHERED, last)):
-            prefetch_row(f, indices[e], width)
-        _rank_add(gathered, count, square, width, lanes)
+        _rank_add(
+            gathered, count, square, width, lanes, f, indices, start + count, min(start + count + GATHERED, last)
+        )  # fmt: skip
     for k in range(width):
         small[3, k] = small[0, k]
     cholesky(square, width, small[1], lanes)
@@ -566,13 +581,13 @@ def add_items(
                     e += 1
                 held += count
                 if held == GATHERED:
-                    _rank_add(gathered, held, square, width, lanes)
+                    _rank_add(gathered, held, square, width, lanes, u, rows, e, e)
                     add_combination(gathered, held, small, 1, small, 0, width)
                     held = 0
         if empty:
             continue
         if held:
-            _rank_add(gathered, held, square, width, lanes)
+            _rank_add(gathered, held, square, width, lanes, u, rows, 0, 0)
             add_combination(gathered, held, small, 1, small, 0, width)
         at = 0
         for i in range(width):
@@ -693,7 +708,7 @@ def half_step_nonnegative(
                 gather_row(f, indices[e], root, small[3], gathered, r, width)
                 small[1, r] = root * t
             add_combination(gathered, count, small, 1, small, 0, width)
-            _rank_add(gathered, count, square, width, lanes)
+            _rank_add(gathered, count, square, width, lanes, f, indices, last, last)
         _mirror(square, width)
         for k in range(width):
             small[2, k] = small[0, k]
