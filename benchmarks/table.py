@@ -69,6 +69,7 @@ def table() -> str:
             results("svd_sparse"),
             {
                 "leyden": 'Leyden svd, memory="2GB"',
+                "sklearn TruncatedSVD": "scikit-learn TruncatedSVD, 5 iterations",
                 "primme svds": "PRIMME svds",
             },
             lambda f: f"{f['residual']:.0e} (residual)",

@@ -37,6 +37,8 @@ _HOME = {
     "TruncatedSVD": "leyden.estimators",
     "qr": "leyden.factor.qr",
     "QR": "leyden.factor.triangular",
+    "als": "leyden.factor.als",
+    "ALSResult": "leyden.factor.als_result",
     "load": "leyden.solution",
     "verify": "leyden.solution",
     "Solution": "leyden.solution",
@@ -73,6 +75,8 @@ if TYPE_CHECKING:
         SolutionError,
     )
     from leyden.estimators import PCA, TruncatedSVD
+    from leyden.factor.als import als
+    from leyden.factor.als_result import ALSResult
     from leyden.factor.decomposition import SVD, PrincipalComponents
     from leyden.factor.qr import qr
     from leyden.factor.svd import pca, svd

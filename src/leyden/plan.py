@@ -289,3 +289,10 @@ def qr(*args: Any, **options: Any) -> Plan:
     from leyden.factor.qr import qr
 
     return qr.plan(*args, **options)
+
+
+def als(*args: Any, **options: Any) -> Plan:
+    """How :func:`leyden.als` would factor ratings; takes the same arguments, runs nothing."""
+    from leyden.factor.als import als
+
+    return als.plan(*args, **options)

@@ -26,6 +26,7 @@ _KINDS = {
     "svd": "leyden.factor.decomposition:SVD",
     "pca": "leyden.factor.decomposition:PrincipalComponents",
     "qr": "leyden.factor.triangular:QR",
+    "als": "leyden.factor.als_result:ALSResult",
 }
 
 

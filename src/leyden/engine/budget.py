@@ -106,7 +106,9 @@ def reading_nbytes(rows: Rows, block_rows: int) -> float:
 def least(rows: Rows, reductions: Sequence[Reduction[Any, Any]]) -> tuple[float, float]:
     """Memory of one thread to read, one row at a time, and to compute: below their sum there is no layout."""
     blocks = 1 if rows.in_memory else 2 * READ_AHEAD
-    compute = sum(3 * reduction.state_nbytes + reduction.scratch_nbytes for reduction in reductions)
+    # Of a state that threads share there may be only one: then nothing is merged.
+    states = 1 if any(reduction.parallel for reduction in reductions) else 3
+    compute = sum(states * reduction.state_nbytes + reduction.scratch_nbytes for reduction in reductions)
     return blocks * rows.row_nbytes + rows.reader_nbytes(1), compute
 
 
@@ -148,15 +150,23 @@ def layout(
     state = sum(r.state_nbytes for r in reductions)
     scratch = sum(r.scratch_nbytes for r in reductions)
     target = MEMORY_BLOCK_NBYTES if rows.in_memory else FILE_BLOCK_NBYTES
+    target = max([target, *(r.block_nbytes for r in reductions)])
+    shared = any(r.parallel for r in reductions)
     read, compute = least(rows, reductions)
     if read + compute > memory - reserved:
         raise too_small(memory, read, compute, reserved)
     memory -= reserved
     row = read - rows.reader_nbytes(0)
     # One state is being folded and one merged; the others wait in the tree of merges, one a level.
-    free = memory - 2 * state - scratch - read
+    whole = shared and memory - 2 * state - scratch - read < state + 3 * row
+    free = memory - (1 if whole else 2) * state - scratch - read
     levels = math.ceil(math.log2(n * rows.row_nbytes / max(4 * state, 1) + 2))
     levels = max(1, min(levels, int(free / 2 / max(state, 1))))
+    if whole:
+        levels = 0
+    elif shared:
+        # Merging costs as much as walking through the state: two or three segments are enough to save in between.
+        levels = min(levels, 2)
     tree = levels * state
     block_rows = int(min(target / max(rows.row_nbytes, 1), (free - tree) / max(row, 1) + 1))
     block_rows = max(1, min(block_rows, n))
@@ -165,11 +175,11 @@ def layout(
     elif piece < n:
         block_rows = math.ceil(piece / math.ceil(piece / block_rows))
     # A segment costs a start and a merge of the states: make it long enough to hide them, and the tree low enough.
-    shortest = max(4 * state / max(rows.row_nbytes, 1), n / (2**levels - 1))
+    shortest = max(4 * state / max(rows.row_nbytes, 1), n / (2**levels - 1)) if levels else n
     segment_rows = block_rows * max(1, math.ceil(shortest / block_rows))
     if block_rows < piece < n:
         segment_rows = piece * math.ceil(segment_rows / piece)
     segments = -(-n // segment_rows)
     per_thread = reading_nbytes(rows, block_rows) + state + scratch
-    fitting = int(max(memory - tree - state, per_thread) // max(per_thread, 1))
+    fitting = 1 if shared else int(max(memory - tree - state, per_thread) // max(per_thread, 1))
     return Layout(n, block_rows, segment_rows, max(1, min(threads or thread_count(), fitting, segments)), memory)

@@ -329,6 +329,9 @@ class Checkpoint:
             for k, (reduction, state) in enumerate(zip(reductions, states, strict=True)):
                 for name, array in reduction.to_arrays(state).items():
                     arrays[f"{level}.{i}.{k}.{name}"] = array
+        self._save(number, arrays, began)
+
+    def _save(self, number: int, arrays: Mapping[str, Any], began: float) -> None:
         try:
             self._write(_name(number), lambda file: np.savez(file, **arrays))
             self.failure = ""
@@ -364,6 +367,33 @@ class Checkpoint:
             self._remark(f"what was saved of pass {number} is damaged ({error}): it begins again")
         self._discard(lambda name: name.startswith("pass-") and name >= _name(number))
         return None
+
+    def settle(self, number: int, label: str, arrays: Mapping[str, np.ndarray], rows: int, seconds: float) -> None:
+        """Keep the result of step ``number`` in place of the sums it was made from; as :meth:`save`."""
+        began = time.monotonic()
+        meta = {"label": label, "seconds": seconds, "done": rows, "rows": rows}
+        note = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+        self._save(number, {"meta": note, **{f"result.{name}": array for name, array in arrays.items()}}, began)
+
+    def settled(self, number: int, label: str) -> tuple[dict[str, np.ndarray], float] | None:
+        """The result that is kept of step ``number`` and the seconds it took; None when there is none."""
+        try:
+            with open(self.folder / _name(number), "rb") as file, np.load(file, allow_pickle=False) as archive:
+                meta = json.loads(archive["meta"].tobytes())
+                if meta.get("label") != label:
+                    return None
+                if bad := archive.zip.testzip():
+                    raise ValueError(f"{bad} has another CRC")
+                names = [name for name in archive.files if name.startswith("result.")]
+                return {name.removeprefix("result."): archive[name] for name in names}, float(meta["seconds"])
+        except FileNotFoundError:
+            return None
+        except MemoryError:
+            raise
+        except Exception as error:  # as in restore
+            self._remark(f"what was saved of pass {number} is damaged ({error}): it begins again")
+            self._discard(lambda name: name.startswith("pass-") and name >= _name(number))
+            return None
 
     def last(self) -> SavedPass | None:
         """The last sweep that something is kept of."""

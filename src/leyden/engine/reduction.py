@@ -23,7 +23,18 @@ class Reduction(ABC, Generic[S, R]):
     One reduction object serves many threads: what belongs to a fold lives in its state, what belongs to a thread in
     :class:`Scratch`. It is pickled to travel to other processes, and so are its states. A state is an array, or a
     dataclass of arrays and numbers: :meth:`to_arrays` and :meth:`from_arrays` then know how to keep it on disk.
+
+    Attributes
+    ----------
+    parallel : bool
+        Whether ``update`` works on a block with threads of its own: one block is then folded at a time, into one state,
+        as suits a state too large to be had several times.
+    block_nbytes : int
+        Bytes that a block had better have; zero leaves it to the layout.
     """
+
+    parallel = False
+    block_nbytes = 0
 
     @abstractmethod
     def start(self) -> S:

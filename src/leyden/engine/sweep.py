@@ -6,12 +6,14 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from leyden.engine.budget import Layout, layout
+import numpy as np
+
+from leyden.engine.budget import Layout, layout, thread_count
 from leyden.engine.checkpoint import Checkpoint, Saved
 from leyden.engine.executor import Executor, current
 from leyden.engine.fingerprint import stamp
@@ -90,8 +92,40 @@ class Engine:
             self._stops.signals[0] if self._stops.signals else signal.SIGINT,
         )
 
-    def sweep(self, rows: Rows, reductions: Sequence[Reduction[Any, Any]], label: str) -> list[Any]:
+    def step(self, rows: Rows, label: str, compute: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """What ``compute`` finds in one pass over the rows or without one, or what a checkpoint has of it.
+
+        Of a pass inside, the checkpoint then keeps these arrays and not the sums that they were made from.
+        """
+        number = len(self.trace.passes) + 1
+        kept = self.checkpoint.settled(number, label) if self.checkpoint else None
+        if kept:
+            arrays, seconds = kept
+            self.spared += seconds
+            self.trace.remarks.append(f"pass {number} was complete in the checkpoint")
+        else:
+            began = time.perf_counter()
+            arrays = compute()
+            seconds = time.perf_counter() - began
+            if self.checkpoint:
+                self.checkpoint.settle(number, label, arrays, rows.shape[0], seconds)
+        if len(self.trace.passes) < number:
+            threads = self.threads or thread_count()
+            self.trace.passes.append(PassRecord(label, rows.shape[0], rows.stored_nbytes, seconds, threads))
+        return arrays
+
+    def sweep(
+        self, rows: Rows, reductions: Sequence[Reduction[Any, Any]], label: str, *, keep: bool = True
+    ) -> list[Any]:
         """Run one pass, or what a checkpoint lacks of it, and return the result of each reduction.
+
+        Parameters
+        ----------
+        rows : Rows
+        reductions : sequence of Reduction
+        label : str
+        keep : bool
+            Whether the complete sums are kept in a checkpoint; parts of them are in any case.
 
         Raises
         ------
@@ -109,7 +143,7 @@ class Engine:
             self.trace.remarks.append(f"pass {number} was complete in the checkpoint")
             tree, seconds = MergeTree(reductions, cut.segments, saved.nodes), saved.seconds
         else:
-            tree = self._fold(rows, reductions, cut, saved, label, began)
+            tree = self._fold(rows, reductions, cut, saved, label, began, keep)
             seconds = time.perf_counter() - began
         results = [reduction.finish(state) for reduction, state in zip(reductions, tree.result(), strict=True)]
         self.trace.passes.append(PassRecord(label, rows.shape[0], rows.stored_nbytes, seconds, cut.threads))
@@ -123,6 +157,7 @@ class Engine:
         saved: Saved | None,
         label: str,
         began: float,
+        keep: bool,
     ) -> MergeTree:
         """The tree of all segments. On the way and at the end, whatever it is, what there is of it is saved."""
         number, checkpoint, saving = len(self.trace.passes) + 1, self.checkpoint, threading.Lock()
@@ -156,7 +191,8 @@ class Engine:
                     with self._stops.allowed():
                         self.executor.fold(rows, reductions, cut, tree, on_rows, self._remark)
             finally:
-                save(tree)
+                if keep or tree.missing():
+                    save(tree)
         return tree
 
     def _remark(self, sentence: str) -> None:
