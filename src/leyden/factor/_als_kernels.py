@@ -388,8 +388,8 @@ def _add(sums, k, value):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def evaluate(
-    indptr, indices, values, whole, unobserved, u, v, theta, shared, penalties, x, low, sums, gradient, image, rest, y,
-    left, bias, nonnegative, kept,
+    indptr, indices, values, whole, unobserved, u, v, theta, shared, penalties, scales, x, low, sums, missing, gradient,
+    image, rest, y, left, bias, nonnegative, kept,
 ):  # fmt: skip
     """What a certificate needs of some users' ratings, in float64.
 
@@ -399,8 +399,10 @@ def evaluate(
     ``sums[:, 0]``              ``½ Σ ω (τ − u·v)²``
     ``sums[:, 1]``              ``Σ (u·v)²``
     ``sums[:, 2]``, ``[:, 3]``  ``Σ g τ``, ``Σ g² / ω``
-    ``sums[:, 4]``              ``Σ_i ‖λ_i u_i + α₀ VᵀV u_i − Σ_j h_ij v_j‖² / λ_i``
-    ``sums[:, 5]``              ``Σ_i (Σ_j g_ij)² / λ_i``, with biases
+    ``sums[:, 4]``              ``Σ_i (Σ_j g_ij)² / λ_i``, with biases
+    ``sums[:, 5]``, ``[:, 6]``  ``Σ ω τ²``, ``Σ ω ‖u‖² ‖v‖²``
+    ``sums[:, 7]``, ``[:, 8]``  ``Σ h² / (λ ν)``, and with the terms of each row times ``(n_i + d + 8)²``
+    ``missing`` (d,)            squares of ``(λ_i u_i + α₀ VᵀV u_i − Σ_j h_ij v_j) / √λ_i``
     ``gradient`` (items, d)     ``Σ_i h_ij u_i``
     ``image`` (items, b)        ``Σ_i h_ij y_i / √λ_i`` of ``y_i = (Σ_j h_ij x_j − α₀ low u_i) / √λ_i``
     ``rest`` (d, b)             ``Σ_i u_i y_iᵀ / √λ_i``
@@ -415,6 +417,8 @@ def evaluate(
         α₀ VᵀV where that is diagonal.
     shared : float64, shape (d, d)
         α₀ VᵀV with ``nonnegative``, when ``theta`` is zero.
+    scales : float64, shape (items, 2)
+        ‖v‖² and 1/ν of each item.
     x : float64, shape (items, b)
     low : float64, shape (d, b)
         ``Vᵀ x``.
@@ -441,7 +445,8 @@ def evaluate(
         if unobserved:
             for k in range(d):
                 row_axpy(low, k, -unobserved * u[i, k], y, 0, 0, b)
-        total = loss = squares = along = dual = 0.0
+        total = loss = squares = along = dual = targets = reach = sizes = 0.0
+        length = row_dot(u, i, u, i, 0, d)
         for e in range(first, last):
             j = indices[e]
             score = row_dot(u, i, v, j, 0, d)
@@ -449,6 +454,9 @@ def evaluate(
             tau = (whole[2] + whole[3] * values[e]) / omega
             g = omega * (tau - score)
             h = g + unobserved * score
+            targets += omega * tau * tau
+            reach += omega * length * scales[j, 0]
+            sizes += h * h * scales[j, 1]
             loss += 0.5 * omega * (tau - score) ** 2
             squares += score * score
             along += g * tau
@@ -461,19 +469,24 @@ def evaluate(
         _add(sums, 1, squares)
         _add(sums, 2, along)
         _add(sums, 3, dual)
+        _add(sums, 5, targets)
+        _add(sums, 6, reach)
+        _add(sums, 7, sizes / penalty)
+        _add(sums, 8, sizes / penalty * float(last - first + d + 8) ** 2)
         for k in range(b):
             y[0, k] *= root
         if bias >= 0:
             left[0, bias] = penalty * u[i, bias] - total
             left[0, bias + 1] = 0.0
-            _add(sums, 5, total * total / penalty)
+            _add(sums, 4, total * total / penalty)
         if nonnegative:
             for k in range(d):
                 row_axpy(shared, k, u[i, k], left, 0, 0, d)
             for k in range(d):
                 if u[i, k] <= 0:
                     left[0, k] = min(left[0, k], 0.0)
-        _add(sums, 4, row_dot(left, 0, left, 0, 0, d) / penalty)
+        for k in range(d):
+            missing[k] += left[0, k] * left[0, k] / penalty
         for k in range(d):
             row_axpy(y, 0, root * u[i, k], rest, k, 0, b)
         for e in range(first, last):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,10 +19,10 @@ from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine
 from leyden.errors import DataError, OptionError
 from leyden.factor.half_step import Entries, HalfStep, padded
-from leyden.factor.left import Place, Write, check_target, writing
+from leyden.factor.left import Write, check_target, writing
 from leyden.factor.metrics import RankingMetrics, SquaredErrors, ranking_metrics, squared_errors
 from leyden.factor.objective import Objective
-from leyden.factor.optimality import Gap, gap
+from leyden.factor.optimality import Gap, gap, right_singular_vectors
 from leyden.factor.ranking import held_out_ranks, top_k
 from leyden.factor.survey import as_ratings, survey
 from leyden.plan import Plan
@@ -92,13 +91,10 @@ class Model:
     def _features(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         """What users are solved against: features, shared diagonal, the rotation back, item biases."""
         f = np.zeros((len(self.v), padded(self.rank + self.biases)))
-        f[:, : self.rank] = self.factors
-        theta, q = np.zeros(f.shape[1]), np.eye(f.shape[1])
-        if self.nonnegative:
-            theta = self.objective.unobserved * (f.T @ f)
-        elif self.objective.unobserved:
-            values, q = np.linalg.eigh(f.T @ f)
-            theta, f = self.objective.unobserved * np.maximum(values, 0.0), f @ q
+        q = np.eye(self.rank) if self.nonnegative else right_singular_vectors(self.factors)
+        f[:, : self.rank] = self.factors @ q
+        form = self.objective.unobserved * (f.T @ f)
+        theta = form if self.nonnegative else np.diag(form).copy()
         if self.biases:
             f[:, self.rank] = 1.0
         return f, theta, q, self.item_bias
@@ -112,7 +108,8 @@ class Model:
         HalfStep(f.shape[1], np.dtype(np.float64), threads, self.rank if self.nonnegative else 0)(
             entries, self.objective.model, f, theta, penalties, u, shift
         )
-        return (u @ q.T)[:, : self.v.shape[1]] if self.objective.unobserved else u[:, : self.v.shape[1]]
+        u[:, : self.rank] = u[:, : self.rank] @ q.T
+        return u[:, : self.v.shape[1]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -564,12 +561,9 @@ class ALSResult(Solution):
 
 
 def _least(bound: Bound, found: Gap) -> float:
-    """What a true claim of this bound cannot be below: of the gap, what the norm that was found from below allows."""
-    if bound.name != "duality_gap":
-        return bound.value
-    e = found.evaluated
-    lower = e.dual(max(found.outside[0], found.inside))
-    return max(e.value - lower, 0.0) / e.value if e.value > 0 else 0.0
+    """What a true claim of this bound cannot be below: of what rests on a random start, what that found from below."""
+    lower = {"duality_gap": found.least, "dual_norm": found.outside[0]}
+    return lower.get(bound.name, bound.value)
 
 
 def certified(found: Gap, tol: float, wanted: float | None, rows: Rows, passes: int, seed: int) -> Certificate:
