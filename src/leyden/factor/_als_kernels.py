@@ -13,6 +13,9 @@ and its least value is ½ tᵀa. Both are the same numbers (Woodbury). Rows come
 of few are solved as many at a time as a vector has lanes.
 """
 
+# Numba functions, and intrinsics that are called without the context they are written with.
+# mypy: ignore-errors
+
 from __future__ import annotations
 
 import numpy as np
@@ -46,7 +49,7 @@ from leyden.factor._als_vectors import (
 )
 
 #: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
-COMPILED_FROM = ""
+COMPILED_FROM = "511d5cfd30ebdaf6"
 
 #: Rows of a tile, entries of a lane problem, and rows gathered at once for a primal problem.
 TILE, LANE_ENTRIES, GATHERED = 8, 64, 64

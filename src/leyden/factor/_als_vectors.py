@@ -248,7 +248,7 @@ def inverse_roots(_context, theta, penalty, scale, width):
 
 @intrinsic
 def combine_rows(_context, b, first, count, a, stride, at, scale, out, r, width):
-    """``out[r, :width] = scale[:width] Σ_k a[at + stride k] b[first + k, :width]`` over ``count`` rows; a, scale 1-d."""
+    """``out[r, :width] = scale[:width] Σ_k a[at + stride k] b[first + k, :width]`` for ``count`` rows; a, scale 1-d."""
     signature = types.void(
         b, types.intp, types.intp, a, types.intp, types.intp, scale, out, types.intp, types.intp
     )  # fmt: skip

@@ -3,12 +3,12 @@ r"""Matrix factorization by alternating least squares: ``R ≈ U Vᵀ`` of ratin
 The objective (:mod:`leyden.factor.objective`) is minimised over item factors V alone: users are the solution of small
 ridge regressions against V, found again in every pass and never stored. What an epoch does is
 
-==========  ==================================================================  =========================================
+==========  ==================================================================  ======================================
 method      how                                                                 when
-==========  ==================================================================  =========================================
+==========  ==================================================================  ======================================
 resident    ratings in memory, by user and by item; two half-steps              ratings and users fit the budget
 streamed    one pass over the users; normal equations of the items are added    ratings of any number
-==========  ==================================================================  =========================================
+==========  ==================================================================  ======================================
 
 Both are exact half-steps (:mod:`leyden.factor._als_kernels`): rows of few ratings are solved in the dual. The map of an
 epoch is accelerated (:mod:`leyden.factor.acceleration`) and stops when the certificate
@@ -199,7 +199,8 @@ def als(
         background=None if background is None else check.positive("background", background),
     )
     return plan(
-        ratings, rank, objective, biases=biases, nonnegative=nonnegative, tol=tol, gap=gap, epochs=epochs, start=start, accelerate=accelerate,
+        ratings, rank, objective, biases=biases, nonnegative=nonnegative, tol=tol, gap=gap, epochs=epochs, start=start,
+        accelerate=accelerate,
         max_rank=max_rank, method=method, memory=memory, threads=threads, seed=seed, checkpoint=checkpoint,
         executor=executor, progress=progress,
     )  # fmt: skip
@@ -470,7 +471,7 @@ class _Run:
 
     def sample(self) -> Rows | None:
         """Part of the users, when there are so many that a part tells as much of the items."""
-        n, m = self.rows.shape
+        m = self.rows.shape[1]
         stride = int(self.survey.ratings / (SAMPLED * m))
         return SampledRows(self.rows, stride) if self.method == "streamed" and stride >= LEAST_STRIDE else None
 
@@ -484,7 +485,8 @@ class _Run:
             for first, last in itertools.pairwise(spans.tolist()):
                 reduction = ItemStep(
                     self.objective, v, self.user_penalties, part * self.item_penalties, self.survey.item_counts, bias,
-                    users=self.rows.shape[0], nonnegative=self.options.nonnegative, span=(first, last), block_nbytes=self._block_nbytes(v),
+                    users=self.rows.shape[0], nonnegative=self.options.nonnegative,
+                    span=(first, last), block_nbytes=self._block_nbytes(v),
                     workshop=self.workshop,
                 )  # fmt: skip
                 with single_threaded_blas():

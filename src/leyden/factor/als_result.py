@@ -231,7 +231,7 @@ class ALSResult(Solution):
         rows, m = self.ratings, len(self.model.v)
         if len(users) and (np.diff(users) == 1).all():
             return rows.read(int(users[0]), int(users[-1]) + 1, rows.buffer(len(users))).data
-        parts = [rows.read(int(i), int(i) + 1, rows.buffer(1)).data for i in users]
+        parts: list[Any] = [rows.read(int(i), int(i) + 1, rows.buffer(1)).data for i in users]
         indptr = np.concatenate([[0], np.cumsum([part.nnz for part in parts])]).astype(np.int64)
         indices = np.concatenate([np.array(part.indices) for part in parts]) if parts else np.zeros(0, np.int32)
         data = np.concatenate([np.array(part.data) for part in parts]) if parts else np.zeros(0, np.float32)
@@ -353,7 +353,8 @@ class ALSResult(Solution):
     def _take(self, numbers: np.ndarray) -> np.ndarray:
         ids = self._ids("items").take(np.maximum(numbers, 0).ravel()).reshape(numbers.shape)
         if (numbers < 0).any():
-            ids = np.where(numbers < 0, -1 if ids.dtype.kind in "iu" else None, ids)
+            nobody: Any = -1 if ids.dtype.kind in "iu" else None
+            ids = np.where(numbers < 0, nobody, ids)
         return ids
 
     def write_recommendations(self, path: str | os.PathLike, k: int = 10, *, exclude_seen: bool = True) -> Path:
@@ -424,7 +425,7 @@ class ALSResult(Solution):
             raise DataError("what is held out is of other users or items", where=held.source)
         total: SquaredErrors | RankingMetrics | None = None
         for numbers, seen, u in self._batches():
-            there = held.read(int(numbers[0]), int(numbers[-1]) + 1, held.buffer(len(numbers))).data
+            there: Any = held.read(int(numbers[0]), int(numbers[-1]) + 1, held.buffer(len(numbers))).data
             rows = np.flatnonzero(np.diff(there.indptr))
             if not len(rows):
                 continue
@@ -484,7 +485,8 @@ class ALSResult(Solution):
             enough = self.gap or (claimed.value if claimed else 0.0)
             found = gap(
                 engine, rows, model.objective, model.v, model.user_penalties(seen.most), model.item_penalties,
-                biases=model.biases, nonnegative=model.nonnegative, passes=VERIFY_PASSES, enough=enough, seed=self.seed + 1, label="verify",
+                biases=model.biases, nonnegative=model.nonnegative,
+                passes=VERIFY_PASSES, enough=enough, seed=self.seed + 1, label="verify",
             )  # fmt: skip
         certificate = certified(found, self.tol, self.gap, rows, found.passes + 1, self.seed + 1)
         for name, bound in certificate.bounds.items():

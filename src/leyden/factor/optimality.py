@@ -666,7 +666,7 @@ def _close(found: Gap, known: Deflation, outside: Callable[[float], float]) -> N
 
 def right_singular_vectors(v: np.ndarray) -> np.ndarray:
     """Of factors (items, d), those of the longest direction first."""
-    vt: np.ndarray = np.linalg.svd(np.linalg.qr(v, mode="r"), full_matrices=True)[2]  # type: ignore[arg-type]
+    vt: np.ndarray = np.linalg.svd(np.linalg.qr(v, mode="r"), full_matrices=True)[2]
     return vt.T
 
 
