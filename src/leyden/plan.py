@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import os
 import platform
@@ -124,9 +125,12 @@ class Plan(Generic[S]):
     def __str__(self) -> str:
         lines = [f"{self.verb} {self.data}", f"method  {self.method}"]
         lines += [f"        {reason}" for reason in self.reasons]
-        for i, p in enumerate(self.passes, 1):
+        done = 0
+        for p, alike in itertools.groupby(self.passes):
+            first, done = done + 1, done + len(list(alike))
+            number = f"pass {first}" if first == done else f"pass {first} to {done}, each"
             lines.append(
-                f"pass {i}  {p.name:<28} {format_bytes(p.nbytes):>8}  {p.flops:8.2e} flops  {p.seconds:7.2f} s"
+                f"{number}  {p.name:<28} {format_bytes(p.nbytes):>8}  {p.flops:8.2e} flops  {p.seconds:7.2f} s"
             )
         if self.algebra.seconds >= 0.05 * self.seconds:
             lines.append(

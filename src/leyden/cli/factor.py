@@ -41,9 +41,9 @@ class Places:
         if self.left is not None:
             _check_file(self.left)
         if self.plot is not None:
-            from leyden.report import scree
+            from leyden.report import plots
 
-            scree.check(self.plot)
+            plots.check(self.plot)
 
 
 def _check_file(path: Path) -> None:

@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from leyden.cli import plan
+from leyden.cli.als import als
 from leyden.cli.demo import demo
 from leyden.cli.ingest import ingest
 from leyden.cli.lstsq import lstsq
 from leyden.cli.pca import pca
 from leyden.cli.qr import qr
+from leyden.cli.recommend import recommend
 from leyden.cli.runs import runs
 from leyden.cli.svd import svd
 from leyden.cli.verbs import verb
@@ -49,6 +51,8 @@ app.command()(verb(svd))
 app.command()(verb(pca))
 app.command()(verb(qr))
 app.command()(verb(ingest))
+app.command()(verb(als))
+app.command()(verb(recommend))
 app.add_typer(plan.app, name="plan")
 app.command()(verb(verify))
 app.command()(verb(runs))

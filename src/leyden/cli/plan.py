@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from leyden.cli import qr
+from leyden.cli import als, qr
 from leyden.cli.options import Components, Output, Problem, Reading, Triplets
 from leyden.cli.verbs import verb
 
@@ -49,3 +49,4 @@ def _show(planned: Plan, output: Output) -> None:
 for command in (lstsq, svd, pca):
     app.command()(verb(command))
 app.command("qr")(verb(qr.plan))
+app.command("als")(verb(als.plan))

@@ -11,11 +11,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leyden.cli.options import Reading
 from leyden.errors import SolutionError
 from leyden.solution import free_place
 
 if TYPE_CHECKING:
+    from leyden.cli.options import Reading
+    from leyden.cli.ratings import Feedback
     from leyden.engine.checkpoint import Checkpoint
     from leyden.solution import Solution
 
@@ -32,7 +33,7 @@ def check_free(folder: Path) -> None:
         raise SolutionError("nothing can be written here", where=str(parent), hint="Name another folder.")
 
 
-def save(solution: Solution, folder: Path, reading: Reading, checkpoint: Checkpoint | None) -> None:
+def save(solution: Solution, folder: Path, reading: Reading | Feedback, checkpoint: Checkpoint | None) -> None:
     """Save a solution with the options its data was read with; what goes wrong says that a checkpoint has the work."""
     try:
         solution.save(folder, documents={NAME: document(folder, reading)})
@@ -43,7 +44,7 @@ def save(solution: Solution, folder: Path, reading: Reading, checkpoint: Checkpo
         raise SolutionError(error.what, where=error.where, hint=hint) from None
 
 
-def document(folder: Path, reading: Reading) -> dict[str, Any]:
+def document(folder: Path, reading: Reading | Feedback) -> dict[str, Any]:
     """How the data was read, to be kept as ``data.json`` beside the solution in ``folder``."""
     given = {
         name: os.path.relpath(_real(value), os.path.realpath(folder)) if name in _ROLES and _is_file(value) else value
@@ -54,14 +55,28 @@ def document(folder: Path, reading: Reading) -> dict[str, Any]:
 
 def read(folder: Path) -> dict[str, Any]:
     """The arguments of :func:`leyden.open` kept in ``folder``; none when nothing was kept."""
+    given = _kept(folder)[1]
+    for name in _ROLES:
+        if _is_file(given.get(name)):
+            given[name] = os.path.normpath(os.path.join(os.path.realpath(folder), given[name]))
+    return given
+
+
+def data(folder: Path) -> list[str]:
+    """The data as it was named; nothing when nothing was kept."""
+    return _kept(folder)[0]
+
+
+def _kept(folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """What ``data.json`` holds."""
     path = folder / f"{NAME}.json"
     try:
         document = json.loads(path.read_text())
         if document["format"] != FORMAT:
             raise SolutionError(f"format {document['format']} is not one this version reads", where=str(path))
-        given = dict(document["open"])
+        return [str(name) for name in document["data"]], dict(document["open"])
     except FileNotFoundError:
-        return {}
+        return [], {}
     except (ValueError, KeyError, TypeError, OSError) as error:
         if isinstance(error, SolutionError):
             raise
@@ -70,10 +85,6 @@ def read(folder: Path) -> dict[str, Any]:
             where=str(path),
             hint="Delete it, and give the options of the data on the command line.",
         ) from None
-    for name in _ROLES:
-        if _is_file(given.get(name)):
-            given[name] = os.path.normpath(os.path.join(os.path.realpath(folder), given[name]))
-    return given
 
 
 def _real(path: str) -> str:

@@ -91,11 +91,11 @@ def print_solution(solution: LeastSquares, out: Path | None = None) -> None:
     print_evidence(solution, out)
 
 
-def print_evidence(solution: Solution, out: Path | None = None) -> None:
-    """Certificate, passes and verdict, and where it was saved."""
+def print_evidence(solution: Solution, out: Path | None = None, passes: Table | None = None) -> None:
+    """Certificate, passes (in a table of their own, if there is one) and verdict, and where it was saved."""
     to = console()
     to.print(certificate_table(solution.certificate))
-    to.print(pass_table(solution))
+    to.print(pass_table(solution) if passes is None else passes)
     to.print(
         f"  peak memory of this process {format_bytes(peak_rss())}, budget {format_bytes(solution.plan.memory)}",
         style="dim",
@@ -186,12 +186,12 @@ def certificate_table(certificate: Certificate) -> Table:
     for name in ("bound", "at most", "asked", "grade", "meaning"):
         table.add_column(name, justify="right" if name in ("at most", "asked") else "left", overflow="fold")
     for bound in certificate.bounds.values():
-        grade = f"{bound.grade} ({bound.confidence:g})" if bound.grade == "probabilistic" else bound.grade
+        unsure = f"\n(but for {1 - bound.confidence:.0e})" if bound.grade == "probabilistic" else ""
         table.add_row(
             bound.name,
             amount(bound.value),
             "" if bound.tolerance is None else f"{bound.tolerance:.0e}",
-            grade,
+            bound.grade + unsure,
             Text(bound.meaning),
             style=None if bound.holds else "red",
         )

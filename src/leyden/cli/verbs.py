@@ -18,7 +18,7 @@ FAILED, WRONG_INPUT, BUG, INTERRUPTED = 1, 2, 3, 130
 
 # Errors name the arguments of the library; on the command line the same arguments are options.
 _ARGUMENT = re.compile(
-    r"\b(target|weight|columns|categorical|drop_first|nulls|format|ridge|tol|forward_tol|method|rank|scale|left|passes|memory|threads|seed|scheduler|workers|q|user|item|value|time|duplicates|holdout|out)="
+    r"\b(target|weight|columns|categorical|drop_first|nulls|format|ridge|tol|forward_tol|method|rank|scale|left|passes|memory|threads|seed|scheduler|workers|q|user|item|value|time|duplicates|holdout|out|max_rank|regularization|scaling|implicit|alpha|background|biases|nonnegative|gap|epochs|start)="
     r"""(?:\[\.\.\.\]|\[?(?:'([^']*)'|"([^"]*)")\]?|([\w.+-]*\w)?)"""
 )
 
@@ -89,7 +89,7 @@ def as_typed(sentence: str) -> str:
     """A sentence that names arguments of the library, in the words of the command line: ``--nulls mean``."""
 
     def option(match: re.Match[str]) -> str:
-        value = next((group for group in match.groups()[1:] if group), "")
+        value = next((group for group in match.groups()[1:] if group and group != "True"), "")
         return f"--{match[1].replace('_', '-')} {value}".rstrip()
 
     return _ARGUMENT.sub(option, sentence)

@@ -1,52 +1,22 @@
-"""Scree plots: singular values or explained variance with their certified enclosures, as SVG or PNG.
-
-The colours are those of M. Okabe and K. Ito, "Color Universal Design", 2008, told apart by the colour-blind as well.
-"""
+"""Scree plots: singular values or explained variance with their certified enclosures, as SVG or PNG."""
 
 from __future__ import annotations
 
 import os
-import textwrap
-import uuid
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from leyden.errors import OptionError, SolutionError
+from leyden.report import plots
+from leyden.report.plots import BLUE, INK, ORANGE
 
 if TYPE_CHECKING:
     from leyden.factor.decomposition import SVD, PrincipalComponents
-
-ENDINGS = (".svg", ".png")
-
-BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#8A8A8A", "#222222"
 
 #: Components up to which each has a label of its own, and a visible bar.
 FEW = 20
 
 #: Ratio of the largest to the smallest singular value from which a logarithmic axis shows more.
 STEEP = 20.0
-
-
-def check(path: str | os.PathLike) -> Path:
-    """Where a plot will be written, expanded; refused now if it could not be.
-
-    Raises
-    ------
-    OptionError
-        Without matplotlib, or for an ending other than those of :data:`ENDINGS`.
-    SolutionError
-        If the folder is missing or cannot be written to.
-    """
-    target = Path(os.path.expanduser(path))
-    if target.suffix.lower() not in ENDINGS:
-        raise OptionError("a plot is written as .svg or .png", where=str(target), hint="Name it so.")
-    if not target.parent.is_dir():
-        raise SolutionError("there is no such folder", where=str(target.parent), hint="Make it first.")
-    if target.is_dir() or not os.access(target.parent, os.W_OK):
-        raise SolutionError("the plot cannot be written here", where=str(target), hint="Name another file.")
-    _matplotlib()
-    return target
 
 
 def scree(solution: SVD, path: str | os.PathLike) -> Path:
@@ -77,31 +47,16 @@ def scree(solution: SVD, path: str | os.PathLike) -> Path:
     >>> scree(found, tempfile.mkdtemp() + "/spectrum.svg").name
     'spectrum.svg'
     """
-    target = check(path)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with _matplotlib().rc_context({"svg.hashsalt": "leyden"}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph")  # letters of a path that the font has not
-            kind = target.suffix.lower()[1:]
-            figure(solution).savefig(partial, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
-        partial.replace(target)
-    except OSError as error:
-        raise SolutionError(f"the plot cannot be written ({error.strerror})", where=str(target)) from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+    return plots.write(path, lambda: figure(solution))
 
 
 def figure(solution: SVD) -> Any:
     """The plot as a matplotlib Figure."""
-    _matplotlib()
-    from matplotlib.figure import Figure
+    made, axes = plots.frame()
     from matplotlib.ticker import MaxNLocator, MultipleLocator
 
     from leyden.factor.decomposition import PrincipalComponents
 
-    made = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = made.add_subplot()
     if isinstance(solution, PrincipalComponents):
         _variances(axes, solution)
     else:
@@ -110,23 +65,8 @@ def figure(solution: SVD) -> Any:
     axes.set_xlabel("component")
     axes.set_xlim(0.4, k + 0.6)
     axes.xaxis.set_major_locator(MultipleLocator(1) if k <= FEW else MaxNLocator(integer=True))
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    axes.tick_params(colors=INK)
-    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
-    axes.set_axisbelow(True)
     made.legend(frameon=False, loc="outside lower center", ncols=3)
     return made
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib
-    except ImportError:
-        raise OptionError(
-            "a plot needs matplotlib, which is not installed", hint="Type: pip install 'leyden[plot]'"
-        ) from None
-    return matplotlib
 
 
 def _singular_values(axes: Any, solution: SVD) -> None:
@@ -151,7 +91,7 @@ def _singular_values(axes: Any, solution: SVD) -> None:
         label=_enclosed(float((upper - solution.lower).max() / (s[0] or 1)), " σ₁"),
     )  # fmt: skip
     axes.set_ylabel("singular value, in units of the data" + (" (log scale)" if logarithmic else ""))
-    _title(axes, solution, "Singular values")
+    plots.title(axes, solution.plan.data, "Singular values")
 
 
 def _variances(axes: Any, solution: PrincipalComponents) -> None:
@@ -173,15 +113,9 @@ def _variances(axes: Any, solution: PrincipalComponents) -> None:
     )  # fmt: skip
     axes.set_ylim(0, 104)
     axes.set_ylabel("share of the variance, in percent")
-    _title(axes, solution, "Variance explained")
+    plots.title(axes, solution.plan.data, "Variance explained")
 
 
 def _enclosed(longest: float, unit: str) -> str:
     """What the bars are; most are too short to be seen, so it says how long the longest is."""
     return f"certified enclosure (longest: {longest:.1g}{unit})"
-
-
-def _title(axes: Any, solution: SVD, what: str) -> None:
-    about = textwrap.shorten(solution.plan.data, 100, placeholder=" …")
-    axes.set_title(what, loc="left", fontsize=12, color=INK, pad=20)
-    axes.text(0, 1.02, about, transform=axes.transAxes, fontsize=8, color=INK, alpha=0.75, parse_math=False)

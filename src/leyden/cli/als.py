@@ -1,0 +1,139 @@
+"""``leyden als``: from ratings to factors of users and items with a certificate."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leyden.cli.factor import Places
+from leyden.cli.options import Cluster, Means, Out, Output, option
+from leyden.cli.ratings import Feedback
+from leyden.cli.verbs import FAILED
+
+if TYPE_CHECKING:
+    from leyden.factor.als_result import ALSResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factorization(Means):
+    """What is minimised, how far, and with what means."""
+
+    rank: Annotated[
+        str, option("Problem", "--rank", "-k", metavar="K|auto", help="How many factors; auto: as many as help.")
+    ] = "64"
+    max_rank: Annotated[int, option("Problem", min=1, help="With --rank auto: how many at most.")] = 256
+    regularization: Annotated[
+        float, option("Problem", help="λ: adds ½ λ‖u‖² of every user and item to the objective.")
+    ] = 0.1
+    scaling: Annotated[float, option("Problem", help="ν: λ counts n^ν times for a user or item of n ratings.")] = 0.0
+    implicit: Annotated[
+        bool,
+        option("Problem", "--implicit", help="Values count how often something was chosen; what is not there is a 0."),
+    ] = False
+    alpha: Annotated[
+        float | None,
+        option("Problem", help="With --implicit: a value r weighs 1 + alpha r, and what is not there 1.  [default: 1]"),
+    ] = None
+    background: Annotated[
+        float | None,
+        option("Problem", help="Implicit as well: what is there weighs 1, and every pair this as a 0 besides."),
+    ] = None
+    biases: Annotated[bool, option("Problem", "--biases", help="Ratings as mean + bias + bias + u·v.")] = False
+    nonnegative: Annotated[bool, option("Problem", "--nonnegative", help="Factors that are zero or more.")] = False
+    tol: Annotated[float, option("Problem", help="Relative norm of the gradient the certificate must reach.")] = 1e-3
+    gap: Annotated[
+        float | None,
+        option("Problem", help="Relative duality gap it must reach as well: how far from the best of any rank."),
+    ] = None
+    epochs: Annotated[int, option("Run", min=1, help="The most epochs to make.")] = 100
+    start: Annotated[str, option("Run", metavar="random|spectral", help="Factors to begin with.")] = "random"
+    accelerate: Annotated[
+        bool, option("Run", "--accelerate/--plain", help="Extrapolate from epoch to epoch.")
+    ] = True
+    method: Annotated[
+        str, option("Run", metavar="auto|resident|streamed", help="By default in memory, if ratings and users fit.")
+    ] = "auto"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        from leyden.errors import OptionError
+
+        given = super().arguments
+        implicit = self.implicit or self.background is not None
+        if self.alpha is not None and not implicit:
+            raise OptionError("alpha= is for implicit feedback", hint="Give implicit= as well.")
+        if self.alpha is not None and self.background is not None:
+            raise OptionError("alpha= and background= are two ways to weigh", hint="Leave one out.")
+        rank: int | str = int(self.rank) if self.rank.strip().lstrip("+-").isdecimal() else self.rank
+        return {**given, "rank": rank, "implicit": implicit, "alpha": 1.0 if self.alpha is None else self.alpha}
+
+
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.svg|png",
+        help="Plot the objective after each epoch, and its lower bound.",
+        rich_help_panel="Output",
+        show_default=False,
+    ),
+]
+
+
+def als(
+    feedback: Feedback, problem: Factorization, cluster: Cluster, output: Output, out: Out = None, plot: Plot = None
+) -> None:
+    """Factor ratings into users and items, explicit or implicit, and certify how good the factors are.
+
+    Ratings that leyden ingest held out are foretold as well.
+    """
+    from leyden.cli import recorded, show, show_als
+    from leyden.errors import CheckpointError
+    from leyden.factor.als import als as factor
+
+    Places(out, plot, None).check_free()
+    arguments = problem.arguments
+    checkpoint = arguments["checkpoint"]
+    with cluster.executor(problem.memory) as executor:
+        ratings = feedback.open(problem.memory, output.progress)
+        solution = factor(ratings, **arguments, executor=executor, progress=output.progress)
+    held_out = foretold(solution)
+    if out is not None:
+        recorded.save(solution, out, feedback, checkpoint)
+    if plot is not None:
+        from leyden.report.convergence import convergence
+
+        convergence(solution, plot)
+    if output.json:
+        show.print_json(show_als.document(solution, held_out))
+    elif output.quiet:
+        show.print_verdict(solution.certificate)
+    else:
+        show_als.print_solution(solution, held_out, out)
+    if checkpoint is not None:
+        with contextlib.suppress(CheckpointError):  # somebody else may work there by now
+            checkpoint.remove()
+    if not solution.certificate.holds:
+        raise typer.Exit(FAILED)
+
+
+def foretold(solution: ALSResult) -> Any:
+    """How well held-out ratings are foretold; None when the store has none."""
+    held_out = getattr(solution.ratings, "held_out", None)
+    return solution.evaluate() if held_out is not None and held_out.count else None
+
+
+def plan(feedback: Feedback, problem: Factorization, output: Output) -> None:
+    """How `leyden als` would factor the ratings; takes the same options."""
+    from leyden.cli import show
+    from leyden.factor.als import als as factor
+
+    ratings = feedback.open(problem.memory, output.progress)
+    planned = factor.plan(ratings, **problem.arguments, progress=output.progress)
+    if output.json:
+        show.print_json(planned.to_json())
+    else:
+        typer.echo(str(planned))
