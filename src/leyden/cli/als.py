@@ -51,9 +51,7 @@ class Factorization(Means):
     ] = None
     epochs: Annotated[int, option("Run", min=1, help="The most epochs to make.")] = 100
     start: Annotated[str, option("Run", metavar="random|spectral", help="Factors to begin with.")] = "random"
-    accelerate: Annotated[
-        bool, option("Run", "--accelerate/--plain", help="Extrapolate from epoch to epoch.")
-    ] = True
+    accelerate: Annotated[bool, option("Run", "--accelerate/--plain", help="Extrapolate from epoch to epoch.")] = True
     method: Annotated[
         str, option("Run", metavar="auto|resident|streamed", help="By default in memory, if ratings and users fit.")
     ] = "auto"
