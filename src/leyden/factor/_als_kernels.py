@@ -46,7 +46,7 @@ from leyden.factor._als_vectors import (
 )
 
 #: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
-COMPILED_FROM = ""
+COMPILED_FROM = "bc993358568b96b9"
 
 #: Rows of a tile, entries of a lane problem, and rows gathered at once for a primal problem.
 TILE, LANE_ENTRIES, GATHERED = 8, 64, 64
