@@ -37,7 +37,7 @@ def test_bytes_are_written_in_the_unit_a_person_would_use():
 
 
 class _Fold:
-    scratch_nbytes = 5_000
+    scratch_nbytes, block_nbytes, parallel = 5_000, 0, False
 
     def __init__(self, state_nbytes):
         self.state_nbytes = state_nbytes

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,8 +22,13 @@ from leyden.engine.reduction import Reduction, digest
 from leyden.engine.tree import MergeTree
 from leyden.factor.frame import Frame
 from leyden.factor.left import Place, Project, Write
+from leyden.factor.objective import Objective
+from leyden.factor.optimality import Evaluation, Kept, KeptImage
 from leyden.factor.orthogonal import Basis, FactorGram
 from leyden.factor.reductions import BlockImage, FrameGram
+from leyden.factor.streamed import ItemStep
+from leyden.factor.survey import _Survey
+from leyden.rows import Block
 from leyden.rows import open as open_rows
 from leyden.solve.coordinates import probe
 from leyden.solve.reductions import TSQR, Gradient, Gram, PlainGradient, ProductGram, SparseSignSketch
@@ -61,6 +67,41 @@ def block_image(rows, seed):
     return BlockImage(frame(seed), w, rows.shape[0], sparse=False, remainder=True)
 
 
+#: Reductions over sparse rows, users, of ratings.
+OF_RATINGS = _Survey, ItemStep, Evaluation, KeptImage
+
+
+def ratings(rows, start, stop):
+    """Users' ratings made of rows: whole numbers, at places that are above zero."""
+    data = rows.read(start, stop).data
+    return Block(start, sp.csr_array(np.where(data > 0, np.ceil(np.abs(data)), 0).astype(np.float32)))
+
+
+def objective(seed):
+    return Objective(2.0, scaling=0.5, implicit=bool(seed % 2), alpha=1.5)
+
+
+def item_step(rows, seed):
+    v = np.zeros((D, 16))
+    v[:, :2] = np.random.default_rng(seed).standard_normal((D, 2))
+    penalties = objective(seed).penalties(D, D)
+    return ItemStep(objective(seed), v, penalties, np.ones(D), np.full(D, 5), users=rows.shape[0])
+
+
+def evaluation(rows, seed, kept=None):
+    rng = np.random.default_rng(seed)
+    penalties = objective(seed).penalties(D, D)
+    v, x = rng.standard_normal((D, 2)), rng.standard_normal((D, 3))
+    return Evaluation(objective(seed), v, penalties, np.ones(D), x, kept=kept)
+
+
+def kept_image(rows, seed):
+    rng, indptr = np.random.default_rng(seed), ratings(rows, 0, rows.shape[0]).data.indptr
+    kept = Kept(np.asarray(indptr, np.int64), 16)
+    kept.h[:], kept.u[:] = rng.standard_normal(kept.h.shape), rng.standard_normal(kept.u.shape)
+    return KeptImage(evaluation(rows, seed), kept)
+
+
 CASES = {
     Gram: lambda rows, seed: Gram(coordinates(rows), np.float64, 16),
     TSQR: lambda rows, seed: TSQR(coordinates(rows)),
@@ -74,6 +115,10 @@ CASES = {
     BlockImage: block_image,
     Write: lambda rows, seed: Write(project(seed), Place(None, PLACE)),
     FactorGram: lambda rows, seed: FactorGram(Basis(np.ones(D), upper(seed)), np.ones(D), upper(seed)),
+    _Survey: lambda rows, seed: _Survey(objective(seed), D),
+    ItemStep: item_step,
+    Evaluation: evaluation,
+    KeptImage: kept_image,
 }
 
 
@@ -113,7 +158,12 @@ def contract(test):
 
 
 def fold(reduction, rows, start, stop):
-    return reduction.update(reduction.start(), rows.read(start, stop))
+    return reduction.update(reduction.start(), block(reduction, rows, start, stop))
+
+
+def block(reduction, rows, start, stop):
+    """What the reduction folds."""
+    return (ratings if isinstance(reduction, OF_RATINGS) else type(rows).read)(rows, start, stop)
 
 
 def numbers(result):
@@ -198,7 +248,7 @@ def test_a_state_takes_the_memory_it_says_whatever_the_rows(case, problem):
     reduction = case(rows, seed)
     state = reduction.start()
     for _ in range(5):
-        state = reduction.update(state, rows.read(0, rows.shape[0]))
+        state = reduction.update(state, block(reduction, rows, 0, rows.shape[0]))
         size = sum(array.nbytes for array in reduction.to_arrays(state).values())
         assert size <= reduction.state_nbytes + 500
 

@@ -216,9 +216,6 @@ class Kept:
     def __repr__(self) -> str:
         return "Kept()"  # what is kept does not change what is computed
 
-    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
-        return Kept, ()
-
 
 @dataclass
 class ImageState:
@@ -628,14 +625,18 @@ def gap(
         steps = space.steps if not space.invariant else 10**4
         growth = krylov_ceiling(0, 1.0, items, room, steps, 0.0, failure).value
 
-        def outside(norm: float, theta: float = theta, growth: float = growth) -> float:
+        def error(norm: float) -> float:
             # The images are those of a matrix that differs by no more than this.
-            error = stretch * (first.rounding.image(norm) + known.image_error(norm) + 1e-14 * norm * norm)
-            later = math.sqrt(space.size) * (first.rounding.image(norm) + 1e-14 * norm * norm)
-            return growth * (theta + 2 * space.drift + 4 * math.hypot(error, later))
+            unit = first.rounding.image(norm) + 1e-14 * norm * norm
+            return space.drift + 2 * math.hypot(
+                stretch * (unit + known.image_error(norm)), math.sqrt(space.size) * unit
+            )
+
+        def outside(norm: float, theta: float = theta, growth: float = growth) -> float:
+            return growth * (theta + 2 * error(norm))
 
         _close(found, known, outside)
-        found.outside = math.sqrt(theta), math.sqrt(outside(found.norm))
+        found.outside = math.sqrt(max(theta - error(found.norm), 0.0)), math.sqrt(outside(found.norm))
         found.least = first.least_gap(max(found.outside[0], known.inside_least(found.norm)))
         more = int((pairs.theta > 1).sum())
         found.directions = space.vectors(pairs)[:, :more] if more else found.directions
