@@ -74,9 +74,7 @@ def figure(solution: ALSResult) -> Any:
     marks = {"marker": "o", "markersize": 4 if len(epochs) <= FEW else 0}
     axes.plot([n for n, _ in kept], [height(f) for _, f in kept], color=BLUE, label="after an epoch", **marks)
     if back:
-        axes.plot(
-            [n for n, _ in back], [height(f) for _, f in back], "x", color=GREY, label="extrapolation taken back"
-        )
+        axes.plot([n for n, _ in back], [height(f) for _, f in back], "x", color=GREY, label="extrapolation taken back")
     axes.axhline(
         height(bound.value) if close else lower, color=ORANGE, linestyle="--",
         label=f"certified: the gap is at most {gap:.1e}" if close else f"certified lower bound: a gap of {gap:.2g}",
