@@ -27,15 +27,22 @@ import ratings
 from harness import compare, repeat
 
 FACTORS, REPEATS = 50, 3
-GOALS = {"best": 0.7868, "best of alternating least squares": 0.7954}
+GOALS = {"best": 0.7868, "best of alternating least squares": 0.7938}
 USERS, ITEMS, MEAN = 72_000, 10_000, 139
 FOLDER = Path(tempfile.gettempdir()) / "leyden-benchmark-als-explicit"
 CORES = len(os.sched_getaffinity(0))
+# What was left of wider grids: regularization 0.02 to 0.1 a rating and 5 to 80 a user or item, eta 0.03 to 0.2, exact
+# solves for cmfrec (RMSE no better at the same number of iterations, five times slower).
 GRID = {
-    "cmfrec": [{"scale_lam": True, "lambda_": 0.05}],
-    "libmf": [{"eta": 0.1, "regularization": 0.05}],
+    "leyden": [{"regularization": lam} for lam in (0.05, 0.06)],
+    "cmfrec": [{"scale_lam": True, "lambda_": lam, "finalize_chol": False} for lam in (0.05, 0.06)],
+    "libmf": [{"eta": eta, "regularization": lam} for eta, lam in ((0.05, 0.03), (0.1, 0.03), (0.1, 0.05))],
 }
-ITERATIONS = {"cmfrec": (3, 5, 7, 10, 15, 20), "libmf": (5, 10, 15, 20, 30, 40)}
+ITERATIONS = {
+    "leyden": (3, 5, 7, 10, 15, 20),
+    "cmfrec": (4, 5, 6, 7, 9, 12),
+    "libmf": (3, 4, 5, 6, 8, 10, 15, 20),
+}
 
 Fit = Callable[[], Callable[[np.ndarray, np.ndarray], np.ndarray]]
 
@@ -53,9 +60,23 @@ def data() -> ratings.Explicit:
     return ratings.Explicit(train, held["users"], held["items"], held["ratings"], float(held["noise"]))
 
 
-def leyden(known: ratings.Explicit, biases: bool) -> dict:
-    """TO BE FILLED IN: as :func:`tried` gives, or through it."""
-    raise NotImplementedError
+def leyden(train: sp.csr_array, biases: bool) -> Callable[..., Fit]:
+    import leyden as ly
+
+    def fit(iterations: int, **setting) -> Fit:
+        def run() -> Callable:
+            found = ly.als(train, FACTORS, biases=biases, scaling=1.0, epochs=iterations, tol=1e-4, **setting)
+
+            def predict(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+                u = found.model.solve(train, CORES)
+                scores = np.einsum("ij,ij->i", u[users, :FACTORS], found.item_factors[items]) + found.mean
+                return scores + u[users, FACTORS] + found.item_bias[items] if biases else scores
+
+            return predict
+
+        return run
+
+    return fit
 
 
 def cmfrec(train: sp.csr_array, biases: bool) -> Callable[..., Fit]:
@@ -130,11 +151,14 @@ def tried(known: ratings.Explicit, system: str, fit: Callable[..., Fit]) -> dict
             before = rmse
     figures = {}
     for goal, bound in GOALS.items():
-        arrived = [attempt for attempt in attempts if attempt["rmse"] <= bound]
-        if not arrived:
+        first = {}  # of each setting: more iterations only take longer
+        for attempt in attempts:
+            if attempt["rmse"] <= bound:
+                first.setdefault(str(attempt["setting"]), attempt)
+        if not first:
             figures[goal] = "not reached"
             continue
-        fastest = min(arrived, key=lambda attempt: attempt["seconds"])
+        fastest = min(first.values(), key=lambda attempt: attempt["seconds"])
         again = repeat(fit(fastest["iterations"], **fastest["setting"]), REPEATS)
         figures[goal] = {"rmse": bound, "reached": fastest, **again}
     return {**figures, "least_rmse": min(attempt["rmse"] for attempt in attempts), "tried": attempts}
@@ -144,10 +168,10 @@ def measure(configuration: str) -> dict:
     known = data()
     system, biases = configuration.split()[0], not configuration.endswith("without biases")
     if system == "leyden":
-        figures = leyden(known, biases)
+        fit = leyden(known.train, biases)
     else:
         fit = cmfrec(known.train, biases) if system == "cmfrec" else libmf(known.train)
-        figures = tried(known, system, fit)
+    figures = tried(known, system, fit)
     return {**figures, "noise": known.noise, "nnz": known.train.nnz}
 
 

@@ -138,7 +138,6 @@ def recovered(answer, n: int, m: int) -> dict:
 
     Beside them the same of the planted item factors: what is left when items are known, and users from their ratings.
     """
-    import leyden as ly
 
     rows, v = answer.ratings, planted_items(m)
     rng = np.random.Generator(np.random.Philox(key=[1, n]))

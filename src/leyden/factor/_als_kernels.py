@@ -13,6 +13,9 @@ and its least value is ½ tᵀa. Both are the same numbers (Woodbury). Rows come
 of few are solved as many at a time as a vector has lanes.
 """
 
+# Numba functions, and intrinsics that are called without the context they are written with.
+# mypy: ignore-errors
+
 from __future__ import annotations
 
 import numpy as np
@@ -46,7 +49,7 @@ from leyden.factor._als_vectors import (
 )
 
 #: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
-COMPILED_FROM = ""
+COMPILED_FROM = "511d5cfd30ebdaf6"
 
 #: Rows of a tile, entries of a lane problem, and rows gathered at once for a primal problem.
 TILE, LANE_ENTRIES, GATHERED = 8, 64, 64
@@ -82,9 +85,16 @@ def transpose(indptr, indices, values, columns, rows, out):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _rank_add(x, count, h, width, lanes):
-    """``h += x[:count]ᵀ x[:count]``, upper triangle by tiles."""
+def _rank_add(x, count, h, width, lanes, f, indices, ahead, last):
+    """``h += x[:count]ᵀ x[:count]``, upper triangle by tiles.
+
+    On the way rows ``indices[ahead:last]`` of ``f`` are asked for: what is gathered next.
+    """
     for i in range(0, width, TILE):
+        stop = min(ahead + (last - ahead) * TILE // (width - i), last)
+        for e in range(ahead, stop):
+            prefetch_row(f, indices[e], width)
+        ahead = stop
         j = i - i % lanes
         while width - j >= 3 * lanes:
             add_tile_3(x, 0, count, h, i, j)
@@ -195,8 +205,9 @@ def half_step(
                 inverse_roots(theta, penalties[count], scale, width)
                 known = count
             if count <= width:
+                following = order[at + 1] if at + 1 < len(order) else -1
                 value[0] += _dual(
-                    row, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes
+                    row, following, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes
                 )  # fmt: skip
             else:
                 value[0] += _primal(
@@ -281,7 +292,7 @@ def _dual_lanes(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _dual(row, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes):
+def _dual(row, following, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes):
     """The dual problem of one row."""
     width, first = f.shape[1], indptr[row]
     count = indptr[row + 1] - first
@@ -289,7 +300,14 @@ def _dual(row, indptr, indices, values, model, shift, f, out, gathered, square, 
     one = f.dtype.type(1)
     for r in range(count):
         gather_row(f, indices[first + r], one, scale, gathered, r, width)
+    ahead, stop = indptr[row + 1], indptr[row + 1]
+    if following >= 0:
+        ahead, stop = indptr[following], indptr[following + 1]
     for i in range(0, size, 4):
+        until = min(ahead + (stop - ahead) * 4 // (size - i), stop)
+        for e in range(ahead, until):
+            prefetch_row(f, indices[e], width)
+        ahead = until
         for j in range(i, size, 4):
             dot_square(gathered, i, j, width, square)
     for i in range(size):
@@ -348,9 +366,9 @@ def _primal(row, indptr, indices, values, model, shift, f, out, gathered, square
         combine_rows(gathered, 0, count, small[1], 1, 0, ones, small, 2, width)
         for k in range(width):
             small[0, k] += small[2, k]
-        for e in range(start + count, min(start + count + GATHERED, last)):
-            prefetch_row(f, indices[e], width)
-        _rank_add(gathered, count, square, width, lanes)
+        _rank_add(
+            gathered, count, square, width, lanes, f, indices, start + count, min(start + count + GATHERED, last)
+        )  # fmt: skip
     for k in range(width):
         small[3, k] = small[0, k]
     cholesky(square, width, small[1], lanes)
@@ -373,8 +391,8 @@ def _add(sums, k, value):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def evaluate(
-    indptr, indices, values, whole, unobserved, u, v, theta, shared, penalties, x, low, sums, gradient, image, rest, y,
-    left, bias, nonnegative, kept,
+    indptr, indices, values, whole, unobserved, u, v, theta, shared, penalties, scales, x, low, sums, missing, gradient,
+    image, rest, y, left, bias, nonnegative, kept,
 ):  # fmt: skip
     """What a certificate needs of some users' ratings, in float64.
 
@@ -384,8 +402,10 @@ def evaluate(
     ``sums[:, 0]``              ``½ Σ ω (τ − u·v)²``
     ``sums[:, 1]``              ``Σ (u·v)²``
     ``sums[:, 2]``, ``[:, 3]``  ``Σ g τ``, ``Σ g² / ω``
-    ``sums[:, 4]``              ``Σ_i ‖λ_i u_i + α₀ VᵀV u_i − Σ_j h_ij v_j‖² / λ_i``
-    ``sums[:, 5]``              ``Σ_i (Σ_j g_ij)² / λ_i``, with biases
+    ``sums[:, 4]``              ``Σ_i (Σ_j g_ij)² / λ_i``, with biases
+    ``sums[:, 5]``, ``[:, 6]``  ``Σ ω τ²``, ``Σ ω ‖u‖² ‖v‖²``
+    ``sums[:, 7]``, ``[:, 8]``  ``Σ h² / (λ ν)``, and with the terms of each row times ``(n_i + d + 8)²``
+    ``missing`` (d,)            squares of ``(λ_i u_i + α₀ VᵀV u_i − Σ_j h_ij v_j) / √λ_i``
     ``gradient`` (items, d)     ``Σ_i h_ij u_i``
     ``image`` (items, b)        ``Σ_i h_ij y_i / √λ_i`` of ``y_i = (Σ_j h_ij x_j − α₀ low u_i) / √λ_i``
     ``rest`` (d, b)             ``Σ_i u_i y_iᵀ / √λ_i``
@@ -400,6 +420,8 @@ def evaluate(
         α₀ VᵀV where that is diagonal.
     shared : float64, shape (d, d)
         α₀ VᵀV with ``nonnegative``, when ``theta`` is zero.
+    scales : float64, shape (items, 2)
+        ‖v‖² and 1/ν of each item.
     x : float64, shape (items, b)
     low : float64, shape (d, b)
         ``Vᵀ x``.
@@ -426,7 +448,8 @@ def evaluate(
         if unobserved:
             for k in range(d):
                 row_axpy(low, k, -unobserved * u[i, k], y, 0, 0, b)
-        total = loss = squares = along = dual = 0.0
+        total = loss = squares = along = dual = targets = reach = sizes = 0.0
+        length = row_dot(u, i, u, i, 0, d)
         for e in range(first, last):
             j = indices[e]
             score = row_dot(u, i, v, j, 0, d)
@@ -434,6 +457,9 @@ def evaluate(
             tau = (whole[2] + whole[3] * values[e]) / omega
             g = omega * (tau - score)
             h = g + unobserved * score
+            targets += omega * tau * tau
+            reach += omega * length * scales[j, 0]
+            sizes += h * h * scales[j, 1]
             loss += 0.5 * omega * (tau - score) ** 2
             squares += score * score
             along += g * tau
@@ -446,19 +472,24 @@ def evaluate(
         _add(sums, 1, squares)
         _add(sums, 2, along)
         _add(sums, 3, dual)
+        _add(sums, 5, targets)
+        _add(sums, 6, reach)
+        _add(sums, 7, sizes / penalty)
+        _add(sums, 8, sizes / penalty * float(last - first + d + 8) ** 2)
         for k in range(b):
             y[0, k] *= root
         if bias >= 0:
             left[0, bias] = penalty * u[i, bias] - total
             left[0, bias + 1] = 0.0
-            _add(sums, 5, total * total / penalty)
+            _add(sums, 4, total * total / penalty)
         if nonnegative:
             for k in range(d):
                 row_axpy(shared, k, u[i, k], left, 0, 0, d)
             for k in range(d):
                 if u[i, k] <= 0:
                     left[0, k] = min(left[0, k], 0.0)
-        _add(sums, 4, row_dot(left, 0, left, 0, 0, d) / penalty)
+        for k in range(d):
+            missing[k] += left[0, k] * left[0, k] / penalty
         for k in range(d):
             row_axpy(y, 0, root * u[i, k], rest, k, 0, b)
         for e in range(first, last):
@@ -566,13 +597,13 @@ def add_items(
                     e += 1
                 held += count
                 if held == GATHERED:
-                    _rank_add(gathered, held, square, width, lanes)
+                    _rank_add(gathered, held, square, width, lanes, u, rows, e, e)
                     add_combination(gathered, held, small, 1, small, 0, width)
                     held = 0
         if empty:
             continue
         if held:
-            _rank_add(gathered, held, square, width, lanes)
+            _rank_add(gathered, held, square, width, lanes, u, rows, 0, 0)
             add_combination(gathered, held, small, 1, small, 0, width)
         at = 0
         for i in range(width):
@@ -693,7 +724,7 @@ def half_step_nonnegative(
                 gather_row(f, indices[e], root, small[3], gathered, r, width)
                 small[1, r] = root * t
             add_combination(gathered, count, small, 1, small, 0, width)
-            _rank_add(gathered, count, square, width, lanes)
+            _rank_add(gathered, count, square, width, lanes, f, indices, last, last)
         _mirror(square, width)
         for k in range(width):
             small[2, k] = small[0, k]

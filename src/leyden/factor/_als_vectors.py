@@ -248,7 +248,7 @@ def inverse_roots(_context, theta, penalty, scale, width):
 
 @intrinsic
 def combine_rows(_context, b, first, count, a, stride, at, scale, out, r, width):
-    """``out[r, :width] = scale[:width] Σ_k a[at + stride k] b[first + k, :width]`` over ``count`` rows; a, scale 1-d."""
+    """``out[r, :width] = scale[:width] Σ_k a[at + stride k] b[first + k, :width]`` for ``count`` rows; a, scale 1-d."""
     signature = types.void(
         b, types.intp, types.intp, a, types.intp, types.intp, scale, out, types.intp, types.intp
     )  # fmt: skip
@@ -547,7 +547,7 @@ def lanes_fill(_context, out, first, count, value):
 
 @intrinsic
 def prefetch_row(_context, f, i, width):
-    """Ask for ``f[i, :width]`` to be brought into the cache."""
+    """Ask for ``f[i, :width]`` to be brought into the second-level cache: the first holds what is worked on."""
     signature = types.void(f, types.intp, types.intp)
 
     def generate(context, builder, _sig, args):
@@ -557,7 +557,7 @@ def prefetch_row(_context, f, i, width):
         fetch = function(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, small, small, small])
         with on.count(args[2], on.lanes) as (j, _):
             place = builder.bitcast(builder.gep(row, [j]), byte)
-            builder.call(fetch, [place, ir.Constant(small, 0), ir.Constant(small, 3), ir.Constant(small, 1)])
+            builder.call(fetch, [place, ir.Constant(small, 0), ir.Constant(small, 2), ir.Constant(small, 1)])
         return context.get_dummy_value()
 
     return signature, generate

@@ -3,12 +3,12 @@ r"""Matrix factorization by alternating least squares: ``R ≈ U Vᵀ`` of ratin
 The objective (:mod:`leyden.factor.objective`) is minimised over item factors V alone: users are the solution of small
 ridge regressions against V, found again in every pass and never stored. What an epoch does is
 
-==========  ==================================================================  =========================================
+==========  ==================================================================  ======================================
 method      how                                                                 when
-==========  ==================================================================  =========================================
+==========  ==================================================================  ======================================
 resident    ratings in memory, by user and by item; two half-steps              ratings and users fit the budget
 streamed    one pass over the users; normal equations of the items are added    ratings of any number
-==========  ==================================================================  =========================================
+==========  ==================================================================  ======================================
 
 Both are exact half-steps (:mod:`leyden.factor._als_kernels`): rows of few ratings are solved in the dual. The map of an
 epoch is accelerated (:mod:`leyden.factor.acceleration`) and stops when the certificate
@@ -35,7 +35,7 @@ from leyden.engine.fingerprint import fingerprint
 from leyden.engine.local import Local, single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
-from leyden.errors import BudgetError, OptionError
+from leyden.errors import BudgetError, DataError, OptionError
 from leyden.factor.acceleration import DEPTH, Anderson
 from leyden.factor.als_result import ALSResult, Model, certified
 from leyden.factor.half_step import Entries, padded
@@ -199,7 +199,8 @@ def als(
         background=None if background is None else check.positive("background", background),
     )
     return plan(
-        ratings, rank, objective, biases=biases, nonnegative=nonnegative, tol=tol, gap=gap, epochs=epochs, start=start, accelerate=accelerate,
+        ratings, rank, objective, biases=biases, nonnegative=nonnegative, tol=tol, gap=gap, epochs=epochs, start=start,
+        accelerate=accelerate,
         max_rank=max_rank, method=method, memory=memory, threads=threads, seed=seed, checkpoint=checkpoint,
         executor=executor, progress=progress,
     )  # fmt: skip
@@ -442,6 +443,8 @@ class _Run:
         self.workshop = Workshop(options.threads)
         self.history: list[dict[str, float]] = []
         self.certificate_passes, self.grown = 0, ""
+        #: Whether float32 will do until the last digits.
+        self.single = True
         self._entries: Entries | None = None
 
     # ------------------------------------------------------------ epochs
@@ -468,7 +471,7 @@ class _Run:
 
     def sample(self) -> Rows | None:
         """Part of the users, when there are so many that a part tells as much of the items."""
-        n, m = self.rows.shape
+        m = self.rows.shape[1]
         stride = int(self.survey.ratings / (SAMPLED * m))
         return SampledRows(self.rows, stride) if self.method == "streamed" and stride >= LEAST_STRIDE else None
 
@@ -482,7 +485,8 @@ class _Run:
             for first, last in itertools.pairwise(spans.tolist()):
                 reduction = ItemStep(
                     self.objective, v, self.user_penalties, part * self.item_penalties, self.survey.item_counts, bias,
-                    users=self.rows.shape[0], nonnegative=self.options.nonnegative, span=(first, last), block_nbytes=self._block_nbytes(v),
+                    users=self.rows.shape[0], nonnegative=self.options.nonnegative,
+                    span=(first, last), block_nbytes=self._block_nbytes(v),
                     workshop=self.workshop,
                 )  # fmt: skip
                 with single_threaded_blas():
@@ -516,7 +520,7 @@ class _Run:
             v[:, :rank] = self._spectral(rank) if start == "spectral" else gaussian(m, rank, options.seed)
             if options.nonnegative:
                 np.abs(v, out=v)
-            v[:, :rank] *= (0.1 if self.objective.implicit else 1.0) / math.sqrt(rank)
+            v[:, :rank] *= self._length() / math.sqrt(rank)
         else:
             v[:, : start.shape[1]] = start
         fine = options.tol < SINGLE or (options.gap is not None and options.gap < SINGLE)
@@ -533,11 +537,13 @@ class _Run:
         while True:
             v, step, used = self._descend(v, rank, np.float32 if single else np.float64, goal, left, fine)
             left -= used
-            if single and fine and left > 0 and step > goal:
+            if single and left > 0 and (not self.single or (fine and step > goal)):
                 single = False
                 continue
             found = self._certify(v, rank, step)
             stationary = found.evaluated.stationarity
+            if not math.isfinite(found.value):
+                raise self._lost()
             enough = stationary <= options.tol and (options.gap is None or found.value <= options.gap)
             if enough or left <= 0:
                 return self._compact(v, rank), found
@@ -551,11 +557,26 @@ class _Run:
                     return self._compact(v, rank), found
                 v, rank = self._grow(v, rank, found.directions[:, :more]), rank + more
                 self.grown = f"rank {rank} is not yet sufficient"
-                goal, single = 0.3 * options.tol, True
+                goal, single = 0.3 * options.tol, self.single
                 continue
             worst = max(stationary / options.tol, (found.value / options.gap) if options.gap else 0.0, 2.0)
             goal = min(goal, step) / min(worst, 100.0) * 0.7
-            single = single and goal >= SINGLE
+            single = single and self.single and goal >= SINGLE
+
+    def _lost(self) -> DataError:
+        return DataError(
+            "the factors are not finite: beside the ratings the regularization is less than a rounding error",
+            where=self.rows.source,
+            hint="Give a larger regularization.",
+        )
+
+    def _length(self) -> float:
+        """Length of an item's factors to begin with: such that those of users are as long."""
+        if self.objective.implicit:
+            return 0.1
+        # The biases take the mean, but for rounding.
+        mean, size = self.objective.mean, self.survey.size
+        return math.sqrt(max(math.sqrt(max(size**2 - mean**2, 0.0)), 1e-6 * size)) or 1.0
 
     def _spectral(self, rank: int) -> np.ndarray:
         """Leading right singular vectors of the ratings, as long as those of a random start."""
@@ -577,17 +598,29 @@ class _Run:
         acceleration = Anderson(DEPTH if self.options.accelerate and not self.options.nonnegative else 0)
         floor = SINGLE if dtype == np.float32 and fine else 0.0
         point, plain = v.astype(dtype), None
-        reached, step, used, quiet = math.inf, math.inf, 0, 0
+        reached, step, used, quiet, wrong = math.inf, math.inf, 0, 0, 0
         while used < most:
             label = f"epoch {len(self.history) + 1}"
 
             def compute(point: np.ndarray = point) -> dict[str, np.ndarray]:
-                found = epoch(point)
+                try:
+                    found = epoch(point)
+                except np.linalg.LinAlgError:  # of numbers that are not finite
+                    found = Step(np.full_like(point, np.nan), math.nan, math.nan)
                 return {"v": found.v, "objective": np.array([found.before, found.after])}
 
             kept = self.engine.step(rows, label, compute)
             improved, (before, after) = kept["v"], kept["objective"].tolist()
             used += 1
+            finite = math.isfinite(before) and math.isfinite(after) and bool(np.isfinite(improved).all())
+            if not finite and dtype == np.float64:
+                raise self._lost()
+            # Exact half-steps never raise the objective.
+            wrong += dtype == np.float32 and not after <= before + 1e-5 * abs(before)
+            if not finite or wrong > 2:
+                self.single, step = False, math.inf
+                self.engine.trace.remarks.append("the regularization needs float64")
+                break
             slack = 1e-13 if dtype == np.float64 else 1e-6
             if plain is not None and before > reached + slack * abs(reached):
                 # The extrapolation went too far: back to where the plain step had led.

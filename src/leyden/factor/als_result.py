@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,10 +19,10 @@ from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine
 from leyden.errors import DataError, OptionError
 from leyden.factor.half_step import Entries, HalfStep, padded
-from leyden.factor.left import Place, Write, check_target, writing
+from leyden.factor.left import Write, check_target, writing
 from leyden.factor.metrics import RankingMetrics, SquaredErrors, ranking_metrics, squared_errors
 from leyden.factor.objective import Objective
-from leyden.factor.optimality import Gap, gap
+from leyden.factor.optimality import Gap, gap, right_singular_vectors
 from leyden.factor.ranking import held_out_ranks, top_k
 from leyden.factor.survey import as_ratings, survey
 from leyden.plan import Plan
@@ -92,13 +91,10 @@ class Model:
     def _features(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
         """What users are solved against: features, shared diagonal, the rotation back, item biases."""
         f = np.zeros((len(self.v), padded(self.rank + self.biases)))
-        f[:, : self.rank] = self.factors
-        theta, q = np.zeros(f.shape[1]), np.eye(f.shape[1])
-        if self.nonnegative:
-            theta = self.objective.unobserved * (f.T @ f)
-        elif self.objective.unobserved:
-            values, q = np.linalg.eigh(f.T @ f)
-            theta, f = self.objective.unobserved * np.maximum(values, 0.0), f @ q
+        q = np.eye(self.rank) if self.nonnegative else right_singular_vectors(self.factors)
+        f[:, : self.rank] = self.factors @ q
+        form = self.objective.unobserved * (f.T @ f)
+        theta = form if self.nonnegative else np.diag(form).copy()
         if self.biases:
             f[:, self.rank] = 1.0
         return f, theta, q, self.item_bias
@@ -112,7 +108,8 @@ class Model:
         HalfStep(f.shape[1], np.dtype(np.float64), threads, self.rank if self.nonnegative else 0)(
             entries, self.objective.model, f, theta, penalties, u, shift
         )
-        return (u @ q.T)[:, : self.v.shape[1]] if self.objective.unobserved else u[:, : self.v.shape[1]]
+        u[:, : self.rank] = u[:, : self.rank] @ q.T
+        return u[:, : self.v.shape[1]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +231,7 @@ class ALSResult(Solution):
         rows, m = self.ratings, len(self.model.v)
         if len(users) and (np.diff(users) == 1).all():
             return rows.read(int(users[0]), int(users[-1]) + 1, rows.buffer(len(users))).data
-        parts = [rows.read(int(i), int(i) + 1, rows.buffer(1)).data for i in users]
+        parts: list[Any] = [rows.read(int(i), int(i) + 1, rows.buffer(1)).data for i in users]
         indptr = np.concatenate([[0], np.cumsum([part.nnz for part in parts])]).astype(np.int64)
         indices = np.concatenate([np.array(part.indices) for part in parts]) if parts else np.zeros(0, np.int32)
         data = np.concatenate([np.array(part.data) for part in parts]) if parts else np.zeros(0, np.float32)
@@ -356,7 +353,8 @@ class ALSResult(Solution):
     def _take(self, numbers: np.ndarray) -> np.ndarray:
         ids = self._ids("items").take(np.maximum(numbers, 0).ravel()).reshape(numbers.shape)
         if (numbers < 0).any():
-            ids = np.where(numbers < 0, -1 if ids.dtype.kind in "iu" else None, ids)
+            nobody: Any = -1 if ids.dtype.kind in "iu" else None
+            ids = np.where(numbers < 0, nobody, ids)
         return ids
 
     def write_recommendations(self, path: str | os.PathLike, k: int = 10, *, exclude_seen: bool = True) -> Path:
@@ -427,7 +425,7 @@ class ALSResult(Solution):
             raise DataError("what is held out is of other users or items", where=held.source)
         total: SquaredErrors | RankingMetrics | None = None
         for numbers, seen, u in self._batches():
-            there = held.read(int(numbers[0]), int(numbers[-1]) + 1, held.buffer(len(numbers))).data
+            there: Any = held.read(int(numbers[0]), int(numbers[-1]) + 1, held.buffer(len(numbers))).data
             rows = np.flatnonzero(np.diff(there.indptr))
             if not len(rows):
                 continue
@@ -487,7 +485,8 @@ class ALSResult(Solution):
             enough = self.gap or (claimed.value if claimed else 0.0)
             found = gap(
                 engine, rows, model.objective, model.v, model.user_penalties(seen.most), model.item_penalties,
-                biases=model.biases, nonnegative=model.nonnegative, passes=VERIFY_PASSES, enough=enough, seed=self.seed + 1, label="verify",
+                biases=model.biases, nonnegative=model.nonnegative,
+                passes=VERIFY_PASSES, enough=enough, seed=self.seed + 1, label="verify",
             )  # fmt: skip
         certificate = certified(found, self.tol, self.gap, rows, found.passes + 1, self.seed + 1)
         for name, bound in certificate.bounds.items():
@@ -564,12 +563,9 @@ class ALSResult(Solution):
 
 
 def _least(bound: Bound, found: Gap) -> float:
-    """What a true claim of this bound cannot be below: of the gap, what the norm that was found from below allows."""
-    if bound.name != "duality_gap":
-        return bound.value
-    e = found.evaluated
-    lower = e.dual(max(found.outside[0], found.inside))
-    return max(e.value - lower, 0.0) / e.value if e.value > 0 else 0.0
+    """What a true claim of this bound cannot be below: of what rests on a random start, what that found from below."""
+    lower = {"duality_gap": found.least, "dual_norm": found.outside[0]}
+    return lower.get(bound.name, bound.value)
 
 
 def certified(found: Gap, tol: float, wanted: float | None, rows: Rows, passes: int, seed: int) -> Certificate:

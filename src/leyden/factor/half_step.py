@@ -5,10 +5,13 @@ from __future__ import annotations
 import queue
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from leyden.factor import _als_kernels as kernels
+from leyden.factor import _als_kernels
+
+kernels: Any = _als_kernels
 
 #: Factors are padded with zeros to a multiple of this: a whole number of vectors of either precision.
 PADDING = 16
@@ -130,7 +133,7 @@ class HalfStep:
                     k = left.get_nowait()
                 except queue.Empty:
                     return
-                problem = (
+                problem: Any = (
                     entries.order, cuts[k], cuts[k + 1], entries.indptr, entries.indices, entries.values, model, shift,
                     f, theta, penalties, out, values[k],
                 )  # fmt: skip

@@ -119,13 +119,13 @@ class Write(Reduction[Sum, np.ndarray]):
 
     Parameters
     ----------
-    project : Project
+    project : row map of a matrix ``w``
     place : Place
     """
 
     TILE = 1024
 
-    def __init__(self, project: Project, place: Place):
+    def __init__(self, project: Any, place: Place):
         self.project, self.place = project, place
         self._scratch = Scratch()
 

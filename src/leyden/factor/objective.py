@@ -90,8 +90,8 @@ class Objective:
         if self.background is not None:
             # ½ (1 − x)² + ½ α₀ x² is as it stands.
             return 0.0
-        c = self.base + self.alpha * np.asarray(values, np.float64)
-        return float(-0.5 * (c / (c - 1.0)).sum())
+        w = (self.base - 1.0) + self.alpha * np.asarray(values, np.float64)
+        return float(-0.5 * ((w + 1.0) / w).sum())
 
     def penalties(self, most: int, others: int) -> np.ndarray:
         """λ of a row by its number of entries, up to ``most``, when there are ``others`` rows on the other side."""

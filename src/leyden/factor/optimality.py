@@ -14,23 +14,20 @@ and for ``G = −∇ℓ(UVᵀ)``, ``M = D^{−½} G E^{−½}`` and every s with
 
     F(U, V) − \min F  ≤  F(U, V) − \min_X [ℓ(X) + s ⟨G, X⟩].
 
-Both terms are sums that one pass finds. What is left is a bound on ``‖M‖₂``. U solves its half-step, so ``G V = D U``:
-M maps the span of ``E^½ V`` to that of ``D^½ U``, with gains that two small Gram matrices tell; at a stationary point
-they are one. With an orthonormal basis S of it, and c an upper bound of ``‖M (I − SSᵀ)‖₂``,
+Both terms are sums that one pass finds. What is left is a bound on ``‖M‖₂``: on the span of the factors it follows from
+the gradient (:mod:`leyden.factor.deflation`; at a stationary point M is an isometry there), and outside from block
+Lanczos with a Gaussian start (:func:`leyden.factor.enclosure.krylov_ceiling`), a pass a block. The leading vector of
+what is outside, where it is longer than one, is the direction in which one more factor lowers F.
 
-.. math::
-
-    ‖M‖₂² ≤ λ_{max} \begin{pmatrix} ‖MS‖² & e \\ e & c² \end{pmatrix},
-    \qquad e = ‖(I − SSᵀ) MᵀM S‖₂,
-
-where ``MᵀM S`` is known from the gradient: the coupling e is of the size of what is missing to stationarity, and counts
-squared. c comes from block Lanczos with a Gaussian start (:func:`leyden.factor.enclosure.krylov_ceiling`), a pass a
-block; its leading vector, where c > 1, is the direction in which one more factor lowers F.
+Rounding errors are bounded, not estimated, from sums of the same pass: what is certified of M holds for the computed
+residuals, which are as good as any others in the inequality above; errors of scores count by ``Σ ω ‖u‖² ‖v‖²``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,12 +36,13 @@ import numpy as np
 from leyden.engine.reduction import Reduction, Scratch
 from leyden.engine.sweep import Engine
 from leyden.factor import _als_kernels as kernels
+from leyden.factor.deflation import Deflation, deflation, nothing
 from leyden.factor.enclosure import krylov_ceiling
 from leyden.factor.half_step import Entries, HalfStep, padded
-from leyden.factor.krylov import KrylovSpace, gaussian, orthonormal
+from leyden.factor.krylov import KrylovSpace, gaussian
 from leyden.factor.objective import Objective
 from leyden.rows.base import Block, Rows
-from leyden.solve.reductions import gamma
+from leyden.solve.reductions import U, gamma
 
 #: Vectors of a block of the Krylov space.
 BLOCK = 16
@@ -52,22 +50,66 @@ BLOCK = 16
 #: Blocks of the Krylov space at most: memory of twice as many vectors of the length of the items.
 MOST_BLOCKS = 40
 
-#: Share of the largest singular value below which a direction of ``E^½ V`` is left to the Krylov space.
-NEGLIGIBLE = 1e-10
+#: Users whose products are summed by BLAS: rounding errors are bounded by the length of such sums and their number.
+SUMMED = 512
 
 
 @dataclass
 class EvaluationState:
-    """Sums over users; see :func:`leyden.factor._als_kernels.evaluate`."""
+    """Sums over users; see :func:`leyden.factor._als_kernels.evaluate`.
+
+    Attributes
+    ----------
+    inverse : ndarray, shape (d,)
+        ``Σ_i u_ik² / λ_i``.
+    longest : int
+        Ratings of the user who has the most.
+    depth, additions : int
+        Additions that a number of ``gradient``, and one of ``gram``, went through at most.
+    """
 
     sums: np.ndarray
+    missing: np.ndarray
     gradient: np.ndarray
     image: np.ndarray
     rest: np.ndarray
     gram: np.ndarray
     weighted: np.ndarray
+    inverse: np.ndarray
     ratings: int = 0
     longest: int = 0
+    depth: int = 0
+    additions: int = SUMMED
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Bounds on rounding errors.
+
+    Attributes
+    ----------
+    value, linear, quadratic : float
+        Of these.
+    missing, gradient : ndarray, shape (d,)
+        ``‖D^½ u − M E^½ v‖`` of each factor, and the error of ``E^{−½}`` times the gradient.
+    gram : float
+        Of entry (k, l) of ``weighted``, relative to the root of entries (k, k) and (l, l).
+    users, items : float
+        Of ``M x`` and of ``Mᵀ y``, relative to the lengths of x and y.
+    """
+
+    value: float
+    linear: float
+    quadratic: float
+    missing: np.ndarray
+    gradient: np.ndarray
+    gram: float
+    users: float
+    items: float
+
+    def image(self, norm: float) -> float:
+        """Of ``MᵀM x``, relative to the length of x, if ``‖M‖ ≤ norm``."""
+        return self.users * norm + self.items * (norm + self.users)
 
 
 @dataclass(frozen=True)
@@ -78,12 +120,15 @@ class Evaluated:
     ----------
     value : float
         F(U, V) for the users that are best for V.
+    v : ndarray, shape (items, d)
+        V in the basis of its right singular vectors, in which F is the same, longest column first. With biases the
+        last column is the items'. Nonnegative factors are as they were.
     gradient : ndarray, shape (items, d)
-        Of ``U ↦ F(U, V)`` with respect to V, at those users.
+        Of ``V ↦ F(U, V)`` at this ``v``, at those users.
     linear, quadratic : float
         ``min_X [ℓ(X) + s ⟨G, X⟩] = constant + s linear − ½ s² quadratic``.
     constant : float
-    weighted : ndarray, shape (d, d)
+    weighted : ndarray, shape (rank, rank)
         ``Uᵀ D U``.
     left : float
         ``‖D^(−½) ∇_U F‖``: zero but for rounding.
@@ -93,11 +138,11 @@ class Evaluated:
         ``‖(D^(−½) ∇_U F, E^(−½) ∇_V F)‖`` relative to ``norm``.
     image : ndarray, shape (items, b)
         ``MᵀM X``.
-    rounding : float
-        Bound on the relative rounding errors of the sums.
+    rounding : Rounding
     """
 
     value: float
+    v: np.ndarray
     gradient: np.ndarray
     linear: float
     quadratic: float
@@ -107,14 +152,29 @@ class Evaluated:
     norm: float
     stationarity: float
     image: np.ndarray
-    rounding: float
+    rounding: Rounding
 
     def dual(self, norm: float) -> float:
-        """The largest lower bound of the objective that ``‖M‖₂ ≤ norm`` allows."""
-        most = 1 / norm if norm > 0 else math.inf
+        """The largest lower bound of the objective that ``‖M‖₂ ≤ norm`` allows, less its rounding errors."""
+        return self._dual(norm, -1.0)
+
+    def gap(self, norm: float) -> float:
+        """The most that F can be above its least value over all ranks, relative to F, if ``‖M‖₂ ≤ norm``."""
+        return self._relative(self.value + self.rounding.value - self.dual(norm))
+
+    def least_gap(self, norm: float) -> float:
+        """What :meth:`gap` cannot be below, however few its rounding errors, if ``‖M‖₂ ≥ norm``."""
+        return self._relative(self.value - self.rounding.value - self._dual(norm, 1.0))
+
+    def _dual(self, norm: float, sign: float) -> float:
+        most = (1 - 4 * U) / norm if norm > 0 else math.inf
         best = self.linear / self.quadratic if self.quadratic > 0 else 0.0
         s = max(0.0, min(most, best))
-        return self.constant + s * self.linear - 0.5 * s**2 * self.quadratic
+        found = self.constant + s * self.linear - 0.5 * s * s * self.quadratic
+        return found + sign * (s * self.rounding.linear + 0.5 * s * s * self.rounding.quadratic)
+
+    def _relative(self, value: float) -> float:
+        return max(value, 0.0) / self.value if self.value > 0 else 0.0
 
 
 class Kept:
@@ -247,16 +307,19 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         items = len(v)
         width = padded(self.rank + 2 * biases)
         self.v = np.zeros((items, width))
-        self.v[:, : self.rank] = v[:, : self.rank]
-        self.q = np.eye(width)
+        factors = v[:, : self.rank]
+        self.v[:, : self.rank] = factors if nonnegative else factors @ right_singular_vectors(factors)
         self.theta = np.zeros(width)
         self.shared = np.zeros((width, width))
-        if nonnegative:
-            self.shared = objective.unobserved * (self.v.T @ self.v)
-        elif objective.unobserved:
-            values, q = np.linalg.eigh(self.v.T @ self.v)
-            self.q, self.theta = q, objective.unobserved * np.maximum(values, 0.0)
-            self.v = self.v @ q
+        #: α₀ VᵀV but for the diagonal, which the rotation has left over.
+        self.off = np.zeros((width, width))
+        if objective.unobserved:
+            form = objective.unobserved * (self.v.T @ self.v)
+            if nonnegative:
+                self.shared = form
+            else:
+                self.theta = np.diag(form).copy()
+                self.off = form - np.diag(self.theta)
         self.shift = np.zeros(0)
         if biases:
             self.v[:, self.bias], self.v[:, self.bias + 1] = 1.0, v[:, self.rank]
@@ -267,12 +330,13 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         if x is not None:
             self.x[:, :count] = x / np.sqrt(item_penalties)[:, None]
         self.low = self.v.T @ self.x
+        self.scales = np.column_stack([np.einsum("ij,ij->i", self.v, self.v), 1 / item_penalties])
         self._scratch = Scratch()
 
     @property
     def state_nbytes(self) -> int:
         (m, d), b = self.v.shape, self.x.shape[1]
-        return 8 * (m * (d + b) + d * (2 * d + b) + 12)
+        return 8 * (m * (d + b) + d * (2 * d + b + 2) + 24)
 
     @property
     def scratch_nbytes(self) -> int:
@@ -282,8 +346,9 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
     def start(self) -> EvaluationState:
         (m, d), b = self.v.shape, self.x.shape[1]
         return EvaluationState(
-            np.zeros((2, 6)), np.zeros((m, d)), np.zeros((m, b)), np.zeros((d, b)), np.zeros((d, d)), np.zeros((d, d))
-        )
+            np.zeros((2, 9)), np.zeros(d), np.zeros((m, d)), np.zeros((m, b)), np.zeros((d, b)), np.zeros((d, d)),
+            np.zeros((d, d)), np.zeros(d),
+        )  # fmt: skip
 
     def update(self, state: EvaluationState, block: Block) -> EvaluationState:
         data: Any = block.data
@@ -301,13 +366,20 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             u[:, self.bias + 1] = counts > 0
         kernels.evaluate(
             entries.indptr, entries.indices, entries.values, self.objective.whole, self.objective.unobserved, u, self.v,
-            self.theta, self.shared, self.user_penalties, self.x, self.low, state.sums, state.gradient, state.image,
-            state.rest, scratch.array("y", (1, max(self.x.shape[1], 1))), scratch.array("left", (1, width)), self.bias,
-            self.nonnegative, self._kept.part(block.start, len(entries.indices)),
+            self.theta, self.shared, self.user_penalties, self.scales, self.x, self.low, state.sums, state.missing,
+            state.gradient, state.image, state.rest, scratch.array("y", (1, max(self.x.shape[1], 1))),
+            scratch.array("left", (1, width)), self.bias, self.nonnegative,
+            self._kept.part(block.start, len(entries.indices)),
         )  # fmt: skip
         self._kept.users(block.start, u)
-        state.gram += u.T @ u
-        state.weighted += (u * self.user_penalties[counts][:, None]).T @ u
+        penalties = self.user_penalties[counts][:, None]
+        for first in range(0, len(u), SUMMED):
+            part = slice(first, first + SUMMED)
+            state.gram += u[part].T @ u[part]
+            state.weighted += (u[part] * penalties[part]).T @ u[part]
+            state.inverse += (u[part] ** 2 / penalties[part]).sum(axis=0)
+            state.additions += 1
+        state.depth += block.rows
         state.ratings += len(entries.indices)
         state.longest = max(state.longest, int(counts.max(initial=0)))
         return state
@@ -329,17 +401,21 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             z = total - a.sums[0, k]
             a.sums[1, k] += b.sums[1, k] + ((a.sums[0, k] - (total - z)) + (b.sums[0, k] - z))
             a.sums[0, k] = total
+        a.missing += b.missing
         a.gradient += b.gradient
         a.image += b.image
         a.rest += b.rest
         a.gram += b.gram
         a.weighted += b.weighted
+        a.inverse += b.inverse
         a.ratings += b.ratings
         a.longest = max(a.longest, b.longest)
+        a.depth, a.additions = max(a.depth, b.depth) + 1, max(a.additions, b.additions) + 1
         return a
 
     def finish(self, state: EvaluationState) -> Evaluated:
-        loss, squares, along, dual, left, biased = (state.sums[0] + state.sums[1]).tolist()
+        loss, squares, along, dual, biased = (state.sums[0] + state.sums[1])[:5].tolist()
+        left = float(state.missing.sum())
         objective, nu, d = self.objective, self.item_penalties, self.rank
         alpha = objective.unobserved
         v = self.v.copy()
@@ -349,36 +425,74 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         if alpha:
             gradient += alpha * (v @ state.gram)
         weighted = state.weighted
-        users = float(np.trace(weighted))
+        users = float(np.delete(np.diag(weighted), self.bias + 1 if self.bias >= 0 else []).sum())
         if self.bias >= 0:
             gradient[:, self.bias] = 0.0
-            users -= float(weighted[self.bias + 1, self.bias + 1])
             biased += float((state.gradient[:, self.bias + 1] ** 2 / nu).sum())
         outside = alpha * max(float(np.vdot(state.gram, self.v.T @ self.v)) - squares, 0.0) if alpha else 0.0
-        items = float(nu @ np.einsum("ij,ij->i", v, v))
+        items = float((nu * np.einsum("ij,ij->i", v, v)).sum())
         constant = objective.constant * state.ratings
         if self.nonnegative:
             gradient = np.where(v > 0, gradient, np.minimum(gradient, 0.0))
             gradient[:, d:] = 0.0
         missing = left + float((np.einsum("ij,ij->i", gradient, gradient) / nu).sum())
         norm = math.sqrt(users + items)
-        columns = np.eye(self.v.shape[1])[:, : d + (self.bias >= 0)]
-        if self.bias >= 0:
-            columns[:, d] = 0.0
-            columns[self.bias + 1, d] = 1.0
-        back = self.q @ columns if self.bias < 0 else columns
+        columns = [*range(d), *([self.bias + 1] if self.bias >= 0 else [])]
         return Evaluated(
             value=constant + loss + 0.5 * outside + 0.5 * (users + items),
-            gradient=gradient @ (self.q.T[:, :d] if self.bias < 0 else back),
+            v=v[:, columns],
+            gradient=gradient[:, columns],
             linear=along,
             quadratic=dual + outside + biased,
             constant=constant,
-            weighted=(self.q @ weighted @ self.q.T)[:d, :d],
+            weighted=weighted[:d, :d],
             left=math.sqrt(left),
             norm=norm,
             stationarity=math.sqrt(missing) / norm if norm else 0.0,
             image=self.pulled(state.image, state.rest),
-            rounding=gamma(state.longest + self.v.shape[1] + 64),
+            rounding=self._rounding(state, users + items, outside),
+        )
+
+    def _rounding(self, state: EvaluationState, penalties: float, outside: float) -> Rounding:
+        """What the sums of a pass may be wrong by; names are those of ``docs/matrix-factorization.md``."""
+        loss, squares, _, dual, biased, targets, reach, sizes, weights = np.abs(state.sums[0] + state.sums[1]).tolist()
+        (m, width), nu, rank = self.v.shape, self.item_penalties, self.rank
+        alpha = self.objective.unobserved
+        score, user = gamma(3 * width + 16), gamma(state.longest + 16)
+        item, gram, low = gamma(state.depth + width + 16), gamma(state.additions + width + 64), gamma(m + width + 16)
+        t, x, q = math.sqrt(targets), math.sqrt(reach), math.sqrt(dual)
+        # Lengths of columns of U, V, D^{±½} U, E^{±½} V.
+        u = np.sqrt(np.maximum(np.diag(state.gram), 0.0))
+        weighted, inverse = np.sqrt(np.maximum(np.diag(state.weighted), 0.0)), np.sqrt(state.inverse)
+        squared = self.v**2
+        v = np.sqrt(squared.sum(axis=0))
+        scaled, shrunk = np.sqrt((squared * nu[:, None]).sum(axis=0)), np.sqrt((squared / nu[:, None]).sum(axis=0))
+        outer = alpha * float(inverse @ shrunk)
+        beyond = 0.0
+        if alpha:
+            beyond = (gram + low) * alpha * float(u @ v) ** 2 + user * alpha * squares
+            beyond += 2 * score * math.sqrt(alpha * squares) * x + (score * x) ** 2
+        biases = 0.0
+        if self.bias >= 0:
+            # Of sums of residuals, squared: a user's are summed one by one, an item's over users.
+            for unit, terms, least in ((user, state.longest, self.user_penalties.min()), (item, state.depth, nu.min())):
+                size = math.sqrt(terms * dual / float(least))
+                biases += 2 * unit * size * (math.sqrt(biased) + size)
+        rows, columns = U * math.sqrt(weights), math.sqrt(sizes)
+        off = inverse @ (np.abs(self.off) + low * alpha * np.outer(v, v)) if alpha else np.zeros(width)
+        missing = np.sqrt(state.missing) + gamma(width + 16) * (weighted + self.theta * inverse) + rows * scaled + off
+        gradient = item * (scaled + columns * weighted)
+        if alpha:
+            gradient += (gram + item) * alpha * float(shrunk @ u) * u
+        return Rounding(
+            value=score * q * x + (score * x) ** 2 + user * loss + gram * penalties + 0.5 * beyond,
+            linear=user * t * q + (score * t * x if alpha else 0.0),
+            quadratic=user * dual + (2 * score * q * x if alpha else 0.0) + beyond + biases + gram * outside,
+            missing=missing[:rank],
+            gradient=gradient[:rank],
+            gram=gram,
+            users=rows + low * outer,
+            items=item * (columns + outer),
         )
 
     def pulled(self, image: np.ndarray, rest: np.ndarray) -> np.ndarray:
@@ -405,6 +519,8 @@ class Gap:
         Right singular vectors of what is outside that belong to values above one: what more factors would use.
     value : float
         ``F − dual``, relative to F.
+    least : float
+        What no passes and no luck can bring ``value`` below.
     confidence : float
     passes : int
     """
@@ -415,6 +531,7 @@ class Gap:
     outside: tuple[float, float]
     directions: np.ndarray
     value: float
+    least: float
     confidence: float
     passes: int
     history: list[float] = field(default_factory=list)
@@ -458,7 +575,8 @@ def gap(
     items, rank = len(v), v.shape[1] - biases
     root = np.sqrt(item_penalties)[:, None]
     width = min(BLOCK, items)
-    start = gaussian(items, width, seed)
+    # Nobody can have chosen factors that suit it: the start is a function of them that is as good as random.
+    start = gaussian(items, width, seed_of(v, seed))
 
     kept = Kept(indptr, padded(rank) if objective.unobserved else 0)
 
@@ -477,40 +595,51 @@ def gap(
         return found
 
     first = evaluate(start, 1)
-    # With factors that are bounded below, users are no stationary point of F, and M is not known on any span. The bound
-    # is that of factors of either sign, which reach no less.
-    deflated = v[:, : 0 if nonnegative else rank]
-    s, ms, inside, coupling = _deflation(root * deflated, first, root)
-    projected = start - s @ (s.T @ start)
-    image = first.image - ms @ (s.T @ start)
-    image -= s @ (s.T @ image)
-    room = min(items - s.shape[1], width)
-    found = Gap(first, inside, inside, (0.0, 0.0), np.zeros((items, 0)), math.inf, 1.0, 1)
+    if not math.isfinite(first.value + first.stationarity + first.linear + first.quadratic):
+        # Users are lost in rounding: nothing is known.
+        return Gap(first, math.inf, math.inf, (0.0, math.inf), np.zeros((items, 0)), math.inf, 0.0, 1.0, 1)
+    known = nothing(items)
+    if not nonnegative:
+        # With factors that are bounded below users are no stationary point of F, and M is not known on any span. The
+        # bound is that of factors of either sign, which reach no less.
+        known = deflation(
+            root * first.v[:, :rank], first.gradient[:, :rank] / root, first.weighted, first.rounding.missing,
+            first.rounding.gradient, first.rounding.gram,
+        )  # fmt: skip
+    s, room = known.s, min(items - known.s.shape[1], width)
+    found = Gap(first, 0.0, 0.0, (0.0, 0.0), np.zeros((items, 0)), math.inf, 0.0, 1.0, 1)
     if room == 0:
-        found.norm = math.sqrt(_leading(inside**2, coupling, 0.0))
-        _close(found)
+        _close(found, known, lambda _: 0.0)
+        found.least = first.least_gap(known.inside_least(found.norm))
         return found
     # The start is taken into the basis of its own span: a triangle that a Gaussian block keeps well conditioned.
-    q, r = np.linalg.qr(projected)
-    if room < width:
-        q, r, image = *np.linalg.qr(projected[:, :room]), image[:, :room]
+    q, r = np.linalg.qr((start - s @ (s.T @ start))[:, :room])
+    image = first.image[:, :room] - known.images @ (s.T @ start)[:, :room]
     space = KrylovSpace(q, min(items, width * (min(passes, MOST_BLOCKS) + 1)))
     space.block = q
     image = np.linalg.solve(r.T, image.T).T
-    number, scale = 1, float(np.linalg.norm(first.image))
+    stretch = float(np.linalg.norm(start)) / max(float(np.linalg.norm(r, -2)), 1e-300)
+    number = 1
     while True:
         image -= s @ (s.T @ image)
-        space.add(image, 1e-14 * scale)
+        space.add(image)
         pairs = space.pairs(width)
         theta = max(float(pairs.theta[0]), 0.0)
         steps = space.steps if not space.invariant else 10**4
-        ceiling = krylov_ceiling(0, theta, items, room, steps, space.drift, failure).value
-        found.norm = math.sqrt(_leading(inside**2, coupling, ceiling))
-        found.outside = math.sqrt(theta), math.sqrt(ceiling)
+        growth = krylov_ceiling(0, 1.0, items, room, steps, 0.0, failure).value
+
+        def outside(norm: float, theta: float = theta, growth: float = growth) -> float:
+            # The images are those of a matrix that differs by no more than this.
+            error = stretch * (first.rounding.image(norm) + known.image_error(norm) + 1e-14 * norm * norm)
+            later = math.sqrt(space.size) * (first.rounding.image(norm) + 1e-14 * norm * norm)
+            return growth * (theta + 2 * space.drift + 4 * math.hypot(error, later))
+
+        _close(found, known, outside)
+        found.outside = math.sqrt(theta), math.sqrt(outside(found.norm))
+        found.least = first.least_gap(max(found.outside[0], known.inside_least(found.norm)))
         more = int((pairs.theta > 1).sum())
         found.directions = space.vectors(pairs)[:, :more] if more else found.directions
         found.confidence, found.passes = 1 - failure, number
-        _close(found)
         found.history.append(found.value)
         if (
             number >= passes
@@ -521,53 +650,27 @@ def gap(
         ):
             return found
         # With an estimate below that is too large there is nothing to be gained by a sharper bound above.
-        least = 1 - first.dual(math.sqrt(max(theta, inside**2))) / first.value
-        if least > enough and found.value <= 1.05 * least:
+        if found.least > enough and found.value <= 1.05 * found.least:
             return found
         number += 1
         w = space.block
-        image = mapped(w, number) - ms @ (s.T @ w)
+        image = mapped(w, number) - known.images @ (s.T @ w)
 
 
-def _close(found: Gap) -> None:
-    e = found.evaluated
-    rounding = e.rounding * (abs(e.value) + abs(e.linear) + e.quadratic)
-    lower = e.dual(found.norm)
-    found.value = max(e.value - lower + rounding, 0.0) / e.value if e.value > 0 else 0.0
+def _close(found: Gap, known: Deflation, outside: Callable[[float], float]) -> None:
+    """The bound on ``‖M‖``, and the gap that follows."""
+    found.norm = known.norm(outside)
+    found.inside = known.inside(found.norm)
+    found.value = found.evaluated.gap(found.norm)
 
 
-def _leading(a: float, e: float, c: float) -> float:
-    """The largest eigenvalue of ``[[a, e], [e, c]]``."""
-    return (a + c) / 2 + math.hypot((a - c) / 2, e)
+def right_singular_vectors(v: np.ndarray) -> np.ndarray:
+    """Of factors (items, d), those of the longest direction first."""
+    vt: np.ndarray = np.linalg.svd(np.linalg.qr(v, mode="r"), full_matrices=True)[2]
+    return vt.T
 
 
-def _deflation(scaled: np.ndarray, first: Evaluated, root: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Directions S of ``E^½ V``, ``MᵀM S``, ``‖MS‖`` and the coupling, for as many as make the bound small."""
-    rank = scaled.shape[1]
-    if rank == 0:
-        return np.zeros((len(scaled), 0)), np.zeros((len(scaled), 0)), 0.0, 0.0
-    q, r = np.linalg.qr(scaled)
-    _, sizes, zt = np.linalg.svd(r)
-    keep = int((sizes > NEGLIGIBLE * max(sizes[0], 1e-300)).sum()) if rank else 0
-    if keep == 0:
-        return np.zeros((len(scaled), 0)), np.zeros((len(scaled), 0)), 0.0, 0.0
-    coefficients = zt[:keep].T / sizes[:keep]
-    s = orthonormal(scaled @ coefficients)
-    s *= np.sign(np.einsum("ij,ij->j", s, scaled @ coefficients))
-    ms = scaled @ coefficients - (first.gradient[:, :rank] / root) @ coefficients
-    gains = coefficients.T @ first.weighted @ coefficients
-    best: tuple[float, int, float, float] | None = None
-    for p in range(keep, 0, -1):
-        gain = math.sqrt(max(float(np.linalg.eigvalsh(gains[:p, :p])[-1]), 0.0))
-        out = ms[:, :p] - s[:, :p] @ (s[:, :p].T @ ms[:, :p])
-        error = first.left * float(1 / sizes[p - 1])
-        inside, coupling = gain + error, float(np.linalg.norm(out, 2)) + 2 * error * max(gain, 1.0)
-        rest = max([0.8, *np.diag(gains)[p:].tolist()])
-        bound = _leading(inside**2, coupling, rest)
-        if best is None or bound < best[0] * (1 - 1e-12):
-            best = bound, p, inside, coupling
-        if p < keep - 64:
-            break
-    assert best is not None
-    _, p, inside, coupling = best
-    return s[:, :p], ms[:, :p], inside, coupling
+def seed_of(v: np.ndarray, seed: int) -> int:
+    """A seed below 2⁶⁴ that depends on every bit of the factors."""
+    found = hashlib.blake2b(np.ascontiguousarray(v).data, digest_size=8, key=seed.to_bytes(8, "little"))
+    return int.from_bytes(found.digest(), "little")

@@ -86,7 +86,9 @@ class Resident:
         shift = None
         if self.bias >= 0:
             # The bias of the other side is known; one's own has the feature one.
-            shift, f = f[:, self.bias].copy(), np.copyto(self._spare[: len(f)], f) or self._spare[: len(f)]
+            shift, features = f[:, self.bias].copy(), self._spare[: len(f)]
+            features[:] = f
+            f = features
             f[:, self.bias] = 1.0
         return self.solve(entries, self.objective.model, f, theta, penalties, out, shift), q
 

@@ -10,6 +10,7 @@ a block of users are sorted by item first, and what an item gets is summed in re
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,15 +20,17 @@ import numpy as np
 
 from leyden.engine.budget import thread_count
 from leyden.engine.reduction import Reduction
-from leyden.factor import _als_kernels as kernels
-from leyden.factor.half_step import Entries, HalfStep, padded
+from leyden.factor import _als_kernels
+from leyden.factor.half_step import Entries, HalfStep
 from leyden.factor.objective import Objective
 from leyden.rows.base import Block
+
+kernels: Any = _als_kernels
 
 #: Parts of a block that users are solved in, and ranges of items that are added to: what threads share.
 USER_PARTS, ITEM_PARTS = 4, 32
 
-#: Bytes of the longest block, which the largest budgets afford: the longer, the fewer times the state is walked through.
+#: Bytes of the longest block, which the largest budgets afford: the longer, the less often the state is walked through.
 BLOCK_NBYTES = 320 * 2**20
 
 
@@ -55,7 +58,7 @@ class ItemState:
 
 @dataclass(frozen=True)
 class Improved:
-    """Better factors of a span of items, the objective with the best users for the old ones, and what the items gained."""
+    """Better factors of a span of items, the objective with the best users for the old ones, and what they gained."""
 
     v: np.ndarray
     before: float
@@ -156,7 +159,7 @@ class ItemStep(Reduction[ItemState, Improved]):
         indptr = np.asarray(data.indptr, np.int64)
         cuts = np.searchsorted(indptr, np.linspace(0, indptr[-1], USER_PARTS + 1)[1:-1])
         cuts = np.unique(np.concatenate([[0], cuts, [block.rows]]))
-        spans = list(zip(cuts[:-1], cuts[1:], strict=True))
+        spans = list(itertools.pairwise(cuts))
         shop = self._workshop
         solvers = shop.kept(
             f"solvers {self.width} {self.dtype} {self.nonnegative and self.active}",
@@ -199,7 +202,7 @@ class ItemStep(Reduction[ItemState, Improved]):
         memory = shop.kept(f"memory {self.width} {self.dtype}", lambda: [self._memory() for _ in range(shop.threads)])
 
         def items(k: int) -> None:
-            work = memory.pop()
+            work: Any = memory.pop()
             kernels.add_items(
                 self._cuts[k], self._cuts[k + 1], self.span[0], columns, starts, firsts, rows, values,
                 self.objective.model, shift, u, self.v, state.h, state.gradient, *work, 64 // self.dtype.itemsize,

@@ -36,8 +36,8 @@ class Survey:
     most : int
         Ratings of the user who has the most.
     item_counts : int64, shape (items,)
-    mean : float
-        Of all values.
+    mean, size : float
+        Mean of all values, and the root of the mean of their squares.
     shift : float
         Constant of the objective; see :meth:`leyden.factor.objective.Objective.shift`.
     """
@@ -46,6 +46,7 @@ class Survey:
     most: int
     item_counts: np.ndarray
     mean: float
+    size: float
     shift: float
 
 
@@ -55,6 +56,7 @@ class SurveyState:
 
     counts: np.ndarray
     total: float = 0.0
+    squares: float = 0.0
     shift: float = 0.0
     ratings: int = 0
     most: int = 0
@@ -90,6 +92,7 @@ class _Survey(Reduction[SurveyState, SurveyState]):
             return state
         state.counts += np.bincount(data.indices, minlength=self.items)
         state.total += float(values.sum(dtype=np.float64))
+        state.squares += float(np.square(values, dtype=np.float64).sum())
         if self.objective.implicit and state.bad < 0:
             state.shift += self.objective.shift(values)
         state.ratings += len(values)
@@ -99,6 +102,7 @@ class _Survey(Reduction[SurveyState, SurveyState]):
     def merge(self, a: SurveyState, b: SurveyState) -> SurveyState:
         a.counts += b.counts
         a.total += b.total
+        a.squares += b.squares
         a.shift += b.shift
         a.ratings += b.ratings
         a.most = max(a.most, b.most)
@@ -132,4 +136,5 @@ def survey(engine: Engine, rows: Rows, objective: Objective) -> Survey:
         raise DataError(f"a rating is {name}", where=where, hint="Remove such ratings first.")
     if found.ratings == 0:
         raise DataError("there are no ratings", where=rows.source)
-    return Survey(found.ratings, found.most, found.counts, found.total / found.ratings, found.shift)
+    mean, square = found.total / found.ratings, found.squares / found.ratings
+    return Survey(found.ratings, found.most, found.counts, mean, math.sqrt(square), found.shift)
