@@ -128,9 +128,9 @@ class Plan(Generic[S]):
         done = 0
         for p, alike in itertools.groupby(self.passes):
             first, done = done + 1, done + len(list(alike))
-            number = f"pass {first}" if first == done else f"pass {first} to {done}, each"
+            number, each = (f"pass {first}", "") if first == done else (f"pass {first}–{done}", " each")
             lines.append(
-                f"{number}  {p.name:<28} {format_bytes(p.nbytes):>8}  {p.flops:8.2e} flops  {p.seconds:7.2f} s"
+                f"{number}  {p.name:<28} {format_bytes(p.nbytes):>8}  {p.flops:8.2e} flops  {p.seconds:7.2f} s{each}"
             )
         if self.algebra.seconds >= 0.05 * self.seconds:
             lines.append(

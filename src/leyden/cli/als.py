@@ -25,7 +25,9 @@ class Factorization(Means):
     rank: Annotated[
         str, option("Problem", "--rank", "-k", metavar="K|auto", help="How many factors; auto: as many as help.")
     ] = "64"
-    max_rank: Annotated[int, option("Problem", min=1, help="With --rank auto: how many at most.")] = 256
+    max_rank: Annotated[
+        int | None, option("Problem", min=1, help="With --rank auto: how many at most.  [default: 256]")
+    ] = None
     regularization: Annotated[
         float, option("Problem", help="λ: adds ½ λ‖u‖² of every user and item to the objective.")
     ] = 0.1
@@ -67,7 +69,11 @@ class Factorization(Means):
         if self.alpha is not None and self.background is not None:
             raise OptionError("alpha= and background= are two ways to weigh", hint="Leave one out.")
         rank: int | str = int(self.rank) if self.rank.strip().lstrip("+-").isdecimal() else self.rank
-        return {**given, "rank": rank, "implicit": implicit, "alpha": 1.0 if self.alpha is None else self.alpha}
+        if self.max_rank is not None and rank != "auto":
+            raise OptionError(f"max_rank= has no meaning with a rank of {self.rank}", hint="Give rank=auto.")
+        by_default = {"alpha": 1.0, "max_rank": 256}
+        given |= {name: value for name, value in by_default.items() if given[name] is None}
+        return {**given, "rank": rank, "implicit": implicit}
 
 
 Plot = Annotated[

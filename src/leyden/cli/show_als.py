@@ -106,9 +106,8 @@ def _print_held_out(to: Any, held_out: Any) -> None:
     if not isinstance(held_out, RankingMetrics):
         to.print(f"  {escape(str(held_out))}")
         return
-    to.print(
-        f"  {held_out.items:,} held-out items of {held_out.users:,} users, ranked among all; mean ± standard error"
-    )
+    of = f"{held_out.items:,} held-out items of {held_out.users:,} users"
+    to.print(f"  {of}, ranked among all; mean ± standard error")
     to.print(metric_table(held_out))
 
 
