@@ -68,6 +68,16 @@ def test_somebody_new_is_known_by_some_items(leyden):
     assert found["items"] == ly.load("implicit").recommend_new([0, 240])[0].tolist()
 
 
+def test_items_like_an_item(leyden):
+    (found,) = lists(leyden("recommend", "explicit", "--similar", "240", "-k", "4", "--json"))
+    items, cosines = ly.load("explicit").similar_items(240, 4)
+    assert found == {"item": 240, "items": items.tolist(), "scores": cosines.tolist()}
+    shown = leyden("recommend", "explicit", "--similar", "240", "--similar", "0").stdout
+    assert shown.startswith("like item 240")
+    assert "cosine" in shown
+    assert "like item 0" in shown
+
+
 def test_a_table_for_each(leyden):
     shown = leyden("recommend", "explicit", "--user", "u7", "--user", "u3", "-k", "2").stdout
     items, scores = ly.load("explicit").recommend("u7", 2)
@@ -125,10 +135,11 @@ def test_nothing_is_left_for_who_has_rated_everything(leyden):
         (["gone", "--user", "u1"], "gone: there is no solution here"),
         (["ratings", "--user", "u1"], "ratings: there is no solution here"),
         (["svd", "--user", "1"], "svd: this is a solution of svd. Recommendations are made by one of als."),
-        (["explicit"], "it must be said for whom. Give either --user, or --items, or --all."),
+        (["explicit"], "it must be said for whom. Give one of --user, --items, --similar and --all."),
         (["explicit", "--user", "u1", "--items", "0"], "it must be said for whom"),
         (["explicit", "--user", "u999"], "user 'u999' is not among the 60 users of the ratings. Some that are: u"),
         (["explicit", "--items", "0,5", "--values", "1,2"], "item '5' is not among the 25 items of the ratings. Some"),
+        (["explicit", "--similar", "5"], "item '5' is not among the 25 items of the ratings"),
         (["explicit", "--items", "tea", "--values", "1"], "item 'tea' is not among the 25 items"),
         (["explicit", "--items", "9" * 30, "--values", "1"], "is not among the 25 items"),
         (["explicit", "--items", "0,10"], "these factors are of ratings. Give those of the items as well, with --val"),

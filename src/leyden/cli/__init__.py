@@ -8,16 +8,20 @@ file                    what it holds
 ``pca`` ``plan``
 ``verify`` ``runs``
 ``qr`` ``ingest``
+``als``
+``recommend``
 ``demo``
 ``demo_flights``        the two parts of the demo
 ``demo_scale``
 ``demo_folder``         what a demo that was killed leaves for the next
 ``options``             what verbs take, as dataclasses whose fields are options
+``ratings``             the same of ratings
 ``verbs``               from a function of such dataclasses to a command; from an exception to one sentence
 ``recorded``            the reading options kept beside a saved solution
 ``factor``              what ``svd`` and ``pca`` do alike
 ``show``                tables on the terminal, and JSON
 ``show_factor``         those of ``svd`` and ``pca``
+``show_als``            those of ``als``
 ======================  ================================================================================
 
 Status of a run: 0 the certificate holds; 1 it does not; 2 something the user can put right; 3 a bug; 130 interrupted;

@@ -31,6 +31,10 @@ class Asked:
         str | None,
         option("For whom", metavar="R,R,...", help="With --items: the ratings of these; 1 by default, if implicit."),
     ] = None
+    similar: Annotated[
+        list[str] | None,
+        option("For whom", metavar="ID", help="Nobody: the items most like this one; repeat for several."),
+    ] = None
     every: Annotated[
         Path | None,
         option("For whom", "--all", metavar="FILE.parquet", help="All users: write user, item, score, rank here."),
@@ -44,14 +48,31 @@ class Asked:
         """Refuse what is not one question."""
         from leyden.errors import OptionError
 
-        if (bool(self.user), self.items is not None, self.every is not None).count(True) != 1:
-            raise OptionError("it must be said for whom", hint="Give either --user, or --items, or --all.")
+        asked = bool(self.user), self.items is not None, bool(self.similar), self.every is not None
+        if asked.count(True) != 1:
+            raise OptionError("it must be said for whom", hint="Give one of --user, --items, --similar and --all.")
         if self.values is not None and self.items is None:
             raise OptionError("--values are ratings of the items that --items names", hint="Give both.")
         if self.every is not None and self.every.suffix != ".parquet":
             raise OptionError(
                 "recommendations are written to a .parquet file", where=str(self.every), hint="Name it so."
             )
+
+
+@dataclass(frozen=True)
+class List:
+    """Items of highest score for a user, or most like an item."""
+
+    kind: str
+    of: Any
+    items: Any
+    scores: Any
+
+    @property
+    def title(self) -> str:
+        if self.kind == "item":
+            return f"like item {self.of}"
+        return "for somebody new" if self.of is None else f"for user {self.of}"
 
 
 def recommend(
@@ -65,7 +86,10 @@ def recommend(
     json: Annotated[bool, option("Output", "--json", help="Print one JSON document instead of tables.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Recommend items: those of highest score by a factorization that was saved, without those already rated."""
+    """Recommend items by a factorization that was saved: to users, to somebody new, to all, or beside an item.
+
+    Those of highest score, without what somebody has rated already; or those whose factors point the same way.
+    """
     from leyden.cli import show
 
     asked.check()
@@ -79,12 +103,15 @@ def recommend(
             typer.echo(f"lists of {asked.k:,} for {solution.model.users:,} users written to {path}")
         return
     if asked.items is not None:
-        lists = [(None, *_for_somebody_new(solution, asked, exclude))]
+        lists = [List("user", None, *_for_somebody_new(solution, asked, exclude))]
+    elif asked.similar:
+        items = known(ids_of(solution.ratings, "item"), asked.similar)
+        lists = [List("item", item, *solution.similar_items(item, asked.k)) for item in items]
     else:
         users = known(ids_of(solution.ratings, "user"), asked.user or [])
-        lists = [(user, *solution.recommend(user, asked.k, exclude_seen=exclude)) for user in users]
+        lists = [List("user", user, *solution.recommend(user, asked.k, exclude_seen=exclude)) for user in users]
     if json:
-        shown = [{"user": user, "items": items, "scores": scores} for user, items, scores in lists]
+        shown = [{one.kind: one.of, "items": one.items, "scores": one.scores} for one in lists]
         show.print_json({"verb": "recommend", "solution": str(folder), "lists": shown})
     else:
         _print(lists)
@@ -183,21 +210,21 @@ def known(ids: Ids, typed: list[str]) -> list[Any]:
     return wanted
 
 
-def _print(lists: list[tuple[Any, Any, Any]]) -> None:
+def _print(lists: list[List]) -> None:
     """A table for each list."""
     from rich.text import Text
 
     from leyden.cli import show
 
     to = show.console()
-    for user, items, scores in lists:
-        to.print(Text("for somebody new" if user is None else f"for user {user}", "bold"))
-        if not len(items):
+    for one in lists:
+        to.print(Text(one.title, "bold"))
+        if not len(one.items):
             to.print("  there is no item left")
             continue
         table = show.plain_table()
-        for name in ("", "item", "score"):
+        for name in ("", "item", "score" if one.kind == "user" else "cosine"):
             table.add_column(name, justify="left" if name == "item" else "right")
-        for place, (item, score) in enumerate(zip(items, scores, strict=True), 1):
+        for place, (item, score) in enumerate(zip(one.items, one.scores, strict=True), 1):
             table.add_row(f"{place}", Text(str(item)), f"{score:.4f}")
         to.print(table)
