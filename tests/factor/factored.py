@@ -35,7 +35,7 @@ def problem(rng, formulation, n, m, regularization=0.5, density=0.4):
 
 
 class Problem:
-    """``½ Σ_ij W (T − X)² + constant + ½ Σ λ ‖u‖² + ½ Σ ν ‖v‖²`` with ``X = U Vᵀ``, or with biases in last columns."""
+    """``½ Σ_ij W (T − X)² + constant + ½ Σ λ ‖u‖² + ½ Σ ν ‖v‖²`` ``X = U Vᵀ``; biases in last columns."""
 
     def __init__(
         self, a, regularization=0.1, scaling=0.0, implicit=False, alpha=1.0, background=None, biases=False, mean=None

@@ -17,6 +17,7 @@ epoch is accelerated (:mod:`leyden.factor.acceleration`) and stops when the cert
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import os
@@ -282,7 +283,7 @@ def plan(
         "method": method,
         "memory": None if memory is None else options.memory,
         "seed": options.seed,
-        "start": start if isinstance(start, str) else float(np.abs(start).sum()),
+        "start": start if isinstance(start, str) else hashlib.sha256(start.tobytes()).hexdigest(),
         "data": fingerprint(rows) if options.checkpoint else None,
     }
     begun = options.checkpoint.begun(identity) if options.checkpoint else None

@@ -267,6 +267,10 @@ class KeptImage(Reduction[ImageState, np.ndarray]):
         return self.evaluation.pulled(state.image, state.rest)
 
 
+#: Factors may be of any length: squares beyond float64 make infinite bounds.
+_any_length = np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore")
+
+
 class Evaluation(Reduction[EvaluationState, Evaluated]):
     """The objective, its gradient and ``MᵀM X`` in one pass, in float64, users solved on the way.
 
@@ -286,6 +290,7 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         Takes residuals and users.
     """
 
+    @_any_length
     def __init__(
         self,
         objective: Objective,
@@ -347,6 +352,7 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             np.zeros((d, d)), np.zeros(d),
         )  # fmt: skip
 
+    @_any_length
     def update(self, state: EvaluationState, block: Block) -> EvaluationState:
         data: Any = block.data
         entries = Entries.of(data.indptr, data.indices, data.data)
@@ -410,6 +416,7 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         a.depth, a.additions = max(a.depth, b.depth) + 1, max(a.additions, b.additions) + 1
         return a
 
+    @_any_length
     def finish(self, state: EvaluationState) -> Evaluated:
         loss, squares, along, dual, biased = (state.sums[0] + state.sums[1])[:5].tolist()
         left = float(state.missing.sum())
@@ -534,6 +541,7 @@ class Gap:
     history: list[float] = field(default_factory=list)
 
 
+@_any_length
 def gap(
     engine: Engine,
     rows: Rows,
@@ -616,7 +624,7 @@ def gap(
     space.block = q
     image = np.linalg.solve(r.T, image.T).T
     stretch = float(np.linalg.norm(start)) / max(float(np.linalg.norm(r, -2)), 1e-300)
-    number = 1
+    number, floor = 1, first.gap(known.norm(lambda _: 0.0))
     while True:
         image -= s @ (s.T @ image)
         space.add(image)
@@ -650,8 +658,9 @@ def gap(
             or space.full
         ):
             return found
-        # With an estimate below that is too large there is nothing to be gained by a sharper bound above.
-        if found.least > enough and found.value <= 1.05 * found.least:
+        # With an estimate below that is too large, or what is inside at the top, there is nothing to be gained by a
+        # sharper bound above.
+        if found.value <= 1.05 * max(found.least if found.least > enough else 0.0, floor):
             return found
         number += 1
         w = space.block
