@@ -33,6 +33,7 @@ _HOME = {
     "pca": "leyden.factor.svd",
     "SVD": "leyden.factor.decomposition",
     "PrincipalComponents": "leyden.factor.decomposition",
+    "ALS": "leyden.estimators",
     "PCA": "leyden.estimators",
     "TruncatedSVD": "leyden.estimators",
     "qr": "leyden.factor.qr",
@@ -74,7 +75,7 @@ if TYPE_CHECKING:
         OptionError,
         SolutionError,
     )
-    from leyden.estimators import PCA, TruncatedSVD
+    from leyden.estimators import ALS, PCA, TruncatedSVD
     from leyden.factor.als import als
     from leyden.factor.als_result import ALSResult
     from leyden.factor.decomposition import SVD, PrincipalComponents

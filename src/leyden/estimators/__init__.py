@@ -1,6 +1,7 @@
 """Thin scikit-learn faces: parameters and attributes that its users know, over the engine and its certificates."""
 
+from leyden.estimators.als import ALS
 from leyden.estimators.pca import PCA
 from leyden.estimators.truncated_svd import TruncatedSVD
 
-__all__ = ["PCA", "TruncatedSVD"]
+__all__ = ["ALS", "PCA", "TruncatedSVD"]
