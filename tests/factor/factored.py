@@ -99,7 +99,7 @@ class Problem:
         x = np.linalg.svd(m.astype(float))[2][0].astype(LONG)
         for _ in range(3):
             x = m.T @ (m @ x)
-            x /= max(np.sqrt(x @ x), LONG(1e-4000))
+            x /= max(np.sqrt(x @ x), LONG("1e-4000"))
         return np.sqrt(((m @ x) ** 2).sum())
 
     def dual(self, g, s):

@@ -19,7 +19,6 @@ from leyden.factor.objective import Objective
 from leyden.factor.resident import Resident
 from leyden.factor.streamed import ItemStep, Workshop
 from leyden.rows.base import Block
-from leyden.rows.sampled import SampledRows
 from leyden.rows.sparse import CSRRows
 
 _spec = importlib.util.spec_from_file_location("factored", Path(__file__).with_name("factored.py"))
@@ -183,18 +182,6 @@ def test_memory_is_not_shared_between_factors_of_other_widths_and_types():
 
 
 # ---------------------------------------------------------------- what surrounds an epoch
-
-
-def test_a_sample_of_the_users_is_runs_of_them():
-    a, _, _, _ = case(7, "explicit", 100, 20)
-    for stride, run in ((3, 7), (8, 2**16), (100, 1), (1, 10)):
-        rows = SampledRows(CSRRows(a), stride, run)
-        length = min(run, 100 // stride)
-        kept = [i for i in range(100) if i // length % stride == 0]
-        assert rows.shape == (len(kept), 20)
-        assert (rows.read(0, len(kept)).data.toarray() == a[kept].toarray()).all()
-        half = len(kept) // 2
-        assert (rows.read(half, len(kept)).data.toarray() == a[kept[half:]].toarray()).all()
 
 
 @given(st.integers(0, 2**32))
