@@ -209,13 +209,14 @@ def test_normal_equations_of_items_and_their_newton_steps(dtype, width, kind):
     for p, part in enumerate(parts):
         here = slice(starts[p], starts[p] + part.nnz)
         _als_kernels.transpose(
-            part.indptr.astype(np.int64), part.indices, part.data, columns[p], rows[here], values[here]
+            part.indptr.astype(np.int64), part.indices, part.data, columns[p], rows[here], values[here], firsts[p],
+            np.empty((3, part.nnz), np.int32),
         )  # fmt: skip
     packed = _als_kernels.packed_starts(width)
     h, gradient = np.ones((m - base, packed[-1]), dtype), np.ones((m - base, width))
     work = np.zeros((width, width), dtype), np.zeros((64, width), dtype), np.zeros((3, max(width, 64)), dtype)
     _als_kernels.add_items(
-        base, m, base, columns, starts, firsts, rows, values, model, shift, u, v, h, gradient, *work, lanes(dtype)
+        base, m, base, columns, starts, rows, values, model, shift, u, v, h, gradient, *work, lanes(dtype)
     )  # fmt: skip
     rounding = 1e-11 if dtype == np.float64 else 2e-4
     form = np.zeros((width, width))

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from leyden import aligned
 from leyden.rows.base import Block
 
 S = TypeVar("S")
@@ -113,14 +114,14 @@ class Scratch(threading.local):
         """An array with arbitrary contents; the same memory for the same name and shape."""
         found = self._arrays.get(name)
         if found is None or found.shape != shape or found.dtype != dtype:
-            found = self._arrays[name] = np.empty(shape, dtype)
+            found = self._arrays[name] = aligned.empty(shape, dtype)
         return found
 
     def zeros(self, name: str, shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
         """As :meth:`array`, with zeros when it is first made."""
         found = self._arrays.get(name)
         if found is None or found.shape != shape or found.dtype != dtype:
-            found = self._arrays[name] = np.zeros(shape, dtype)
+            found = self._arrays[name] = aligned.zeros(shape, dtype)
         return found
 
     def __reduce__(self) -> tuple[type[Scratch], tuple[()]]:

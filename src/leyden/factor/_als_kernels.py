@@ -55,6 +55,10 @@ COMPILED_FROM = "511d5cfd30ebdaf6"
 TILE, LANE_ENTRIES, GATHERED = 8, 64, 64
 #: Entries that are asked for before the row they belong to is worked on: memory is far away.
 PREFETCHED = 48
+#: Entries ahead of the one worked on that are asked for, where rows are worked on one by one.
+ASKED = 16
+#: Ranges of columns that ratings are sorted into first, to be grouped by column.
+COLUMN_RANGES = 128
 #: Bytes of the gathered rows of the problems in all lanes: a good part of a second-level cache.
 LANE_NBYTES = 600_000
 
@@ -66,20 +70,42 @@ def lane_entries(width):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def transpose(indptr, indices, values, columns, rows, out):
-    """Ratings grouped by column: a counting sort, rows in ascending order. ``columns`` comes in as zeros."""
+def transpose(indptr, indices, values, columns, rows, out, first, spare):
+    """Ratings grouped by column: a counting sort, rows in ascending order. ``columns`` comes in as zeros.
+
+    Memory far away is written by the line. Ratings are therefore put into a few ranges of columns first, each of which
+    is written from its beginning to its end, and a range at a time into their places.
+
+    Parameters
+    ----------
+    first : int
+        The number of the first row.
+    spare : int32, shape (3, ratings)
+        Memory to work in.
+    """
+    m = len(columns) - 1
     for j in indices:
         columns[j + 1] += 1
-    for j in range(len(columns) - 1):
+    for j in range(m):
         columns[j + 1] += columns[j]
+    bits = 0
+    while m >> bits > COLUMN_RANGES:
+        bits += 1
+    ends = np.empty((m >> bits) + 1, np.int64)
+    for b in range(len(ends)):
+        ends[b] = columns[min(b << bits, m)]
+    which, who, what = spare[0], spare[1], spare[2].view(np.float32)
     for i in range(len(indptr) - 1):
         for e in range(indptr[i], indptr[i + 1]):
             j = indices[e]
-            at = columns[j]
-            columns[j] = at + 1
-            rows[at] = i
-            out[at] = values[e]
-    for j in range(len(columns) - 1, 0, -1):
+            at = ends[j >> bits]
+            ends[j >> bits] = at + 1
+            which[at], who[at], what[at] = j, first + i, values[e]
+    for e in range(len(indices)):
+        at = columns[which[e]]
+        columns[which[e]] = at + 1
+        rows[at], out[at] = who[e], what[e]
+    for j in range(m, 0, -1):
         columns[j] = columns[j - 1]
     columns[0] = 0
 
@@ -240,6 +266,8 @@ def _dual_lanes(
     tiles = (count + 3) // 4
     rounded = 4 * tiles
     distance = max(1, PREFETCHED // count)
+    # The reciprocal of the weight, when it is the same for all.
+    even = 0.0 if model[1] else 1 / model[0]
     diagonal = lane_t[rounded : 2 * rounded]
     lanes_fill(lane_t, 0, rounded, one - one)
     lanes_fill(diagonal, 0, rounded, one)
@@ -258,11 +286,11 @@ def _dual_lanes(
         for r in range(own):
             e = first + r
             gather_row(f, indices[e], one, scale, gathered, base + r, width)
-            w = model[0] + model[1] * values[e]
-            t = (model[2] + model[3] * values[e]) / w
+            weight = even if even else 1 / (model[0] + model[1] * values[e])
+            t = (model[2] + model[3] * values[e]) * weight
             if len(shift):
                 t -= shift[indices[e]]
-            diagonal[r, l] = 1 / w
+            diagonal[r, l] = weight
             lane_t[r, l] = t
         for r in range(own, rounded):
             scale_row(gathered, base + r, one - one, 0, width)
@@ -392,7 +420,7 @@ def _add(sums, k, value):
 @njit(nogil=True, cache=True, error_model="numpy")
 def evaluate(
     indptr, indices, values, whole, unobserved, u, v, theta, shared, penalties, scales, x, low, sums, missing, gradient,
-    image, rest, y, left, bias, nonnegative, kept,
+    image, rest, y, left, bias, nonnegative, kept, most, spread,
 ):  # fmt: skip
     """What a certificate needs of some users' ratings, in float64.
 
@@ -409,7 +437,10 @@ def evaluate(
     ``gradient`` (items, d)     ``Σ_i h_ij u_i``
     ``image`` (items, b)        ``Σ_i h_ij y_i / √λ_i`` of ``y_i = (Σ_j h_ij x_j − α₀ low u_i) / √λ_i``
     ``rest`` (d, b)             ``Σ_i u_i y_iᵀ / √λ_i``
+    ``spread`` (items,)         ``Σ_i |h_ij|``
     ==========================  =========================================================================
+
+    and ``most[0]`` becomes the largest ``Σ_j |h_ij| / λ_i``.
 
     Parameters
     ----------
@@ -448,15 +479,21 @@ def evaluate(
         if unobserved:
             for k in range(d):
                 row_axpy(low, k, -unobserved * u[i, k], y, 0, 0, b)
-        total = loss = squares = along = dual = targets = reach = sizes = 0.0
+        total = loss = squares = along = dual = targets = reach = sizes = absolute = 0.0
         length = row_dot(u, i, u, i, 0, d)
         for e in range(first, last):
             j = indices[e]
+            if e + ASKED < len(indices):
+                ahead = indices[e + ASKED]
+                prefetch_row(v, ahead, d)
+                prefetch_row(gradient, ahead, d)
             score = row_dot(u, i, v, j, 0, d)
             omega = whole[0] + whole[1] * values[e]
             tau = (whole[2] + whole[3] * values[e]) / omega
             g = omega * (tau - score)
             h = g + unobserved * score
+            absolute += abs(h)
+            spread[j] += abs(h)
             targets += omega * tau * tau
             reach += omega * length * scales[j, 0]
             sizes += h * h * scales[j, 1]
@@ -489,7 +526,10 @@ def evaluate(
                 if u[i, k] <= 0:
                     left[0, k] = min(left[0, k], 0.0)
         for k in range(d):
-            missing[k] += left[0, k] * left[0, k] / penalty
+            missing[k] += (root * left[0, k]) ** 2
+        most[0] = max(most[0], absolute / penalty)
+        if b == 0 and not len(kept):
+            continue
         for k in range(d):
             row_axpy(y, 0, root * u[i, k], rest, k, 0, b)
         for e in range(first, last):
@@ -539,8 +579,30 @@ def packed_starts(width):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def _chunk(end, columns, starts, rows, values, item, part, entry, who, what):
+    """The next users who rated ``item``, and their ratings; how many, and the item, part and entry that follow.
+
+    The ratings of an item come in chunks of GATHERED, the last of which may be shorter, or empty.
+    """
+    count = 0
+    while item < end and part < len(starts):
+        last = starts[part] + columns[part, item + 1]
+        if entry < 0:
+            entry = starts[part] + columns[part, item]
+        taken = min(GATHERED - count, last - entry)
+        for e in range(entry, entry + taken):
+            who[count], what[count] = rows[e], values[e]
+            count += 1
+        entry += taken
+        if entry < last:
+            return count, item, part, entry
+        part, entry = part + 1, -1
+    return count, item + 1, 0, -1
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def add_items(
-    begin, end, base, columns, starts, firsts, rows, values, model, shift, u, v, h, gradient, square, gathered, small,
+    begin, end, base, columns, starts, rows, values, model, shift, u, v, h, gradient, square, gathered, small,
     lanes,
 ):  # fmt: skip
     """Add the ratings of a block of users to the normal equations of the items ``begin`` to ``end``.
@@ -554,10 +616,10 @@ def add_items(
         The item of the first row of ``h`` and ``gradient``.
     columns : int64, shape (parts, items + 1)
         The ratings of item j by users of part p are ``starts[p] + columns[p, j]`` and on, up to that of j + 1.
-    starts, firsts : int64, shape (parts,)
-        Where the ratings of a part begin, and its users.
+    starts : int64, shape (parts,)
+        Where the ratings of a part begin.
     rows, values : shape (ratings,)
-        User within its part, and value.
+        User and value.
     shift : shape (users,) or (0,)
         What is taken off t of each rating, by its user.
     u : shape (users, width)
@@ -571,40 +633,43 @@ def add_items(
     width, one = u.shape[1], u.dtype.type(1)
     for k in range(small.shape[1]):
         small[2, k] = 1
+    # Users are looked up a chunk ahead, and asked for while the chunk before them is worked on.
+    who, what = np.empty((2, GATHERED), np.int64), np.empty((2, GATHERED), values.dtype)
+    root, inverse = np.sqrt(model[0]), 1 / model[0]
+    now, item, part, entry = 0, begin, 0, -1
+    held, item, part, entry = _chunk(end, columns, starts, rows, values, item, part, entry, who[now], what[now])
     for j in range(begin, end):
-        held = 0
+        for i in range(width):
+            scale_row(square, i, one - one, i - i % 16, width)
+        scale_row(small, 0, one - one, 0, width)
         empty = True
-        for p in range(len(starts)):
-            e, last = starts[p] + columns[p, j], starts[p] + columns[p, j + 1]
-            while e < last:
-                if empty:
-                    empty = False
-                    for i in range(width):
-                        scale_row(square, i, one - one, i - i % 16, width)
-                    scale_row(small, 0, one - one, 0, width)
-                count = min(GATHERED - held, last - e)
-                for ahead in range(e + count, min(e + count + PREFETCHED, last)):
-                    prefetch_row(u, firsts[p] + rows[ahead], width)
-                for r in range(held, held + count):
-                    i = firsts[p] + rows[e]
-                    w = model[0] + model[1] * values[e]
-                    t = (model[2] + model[3] * values[e]) / w
-                    if len(shift):
-                        t -= shift[i]
-                    root = u.dtype.type(np.sqrt(w))
-                    gather_row(u, i, root, small[2], gathered, r, width)
-                    small[1, r] = root * t
-                    e += 1
-                held += count
-                if held == GATHERED:
-                    _rank_add(gathered, held, square, width, lanes, u, rows, e, e)
-                    add_combination(gathered, held, small, 1, small, 0, width)
-                    held = 0
+        while True:
+            empty = empty and held == 0
+            for r in range(held):
+                i, value = who[now, r], what[now, r]
+                if model[1]:
+                    w = model[0] + model[1] * value
+                    root, inverse = np.sqrt(w), 1 / w
+                t = (model[2] + model[3] * value) * inverse
+                if len(shift):
+                    t -= shift[i]
+                gather_row(u, i, u.dtype.type(root), small[2], gathered, r, width)
+                small[1, r] = root * t
+            following, at, part, entry = _chunk(
+                end, columns, starts, rows, values, item, part, entry, who[1 - now], what[1 - now]
+            )  # fmt: skip
+            if held:
+                _rank_add(gathered, held, square, width, lanes, u, who[1 - now], 0, following)
+                add_combination(gathered, held, small, 1, small, 0, width)
+            else:
+                for r in range(following):
+                    prefetch_row(u, who[1 - now, r], width)
+            held, now = following, 1 - now
+            more, item = item == j, at
+            if not more:
+                break
         if empty:
             continue
-        if held:
-            _rank_add(gathered, held, square, width, lanes, u, rows, 0, 0)
-            add_combination(gathered, held, small, 1, small, 0, width)
         at = 0
         for i in range(width):
             k = i - i % 16

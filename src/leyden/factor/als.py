@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from leyden import aligned
 from leyden import options as check
 from leyden.engine.budget import format_bytes, thread_count
 from leyden.engine.checkpoint import Checkpoint, as_checkpoint
@@ -59,9 +60,13 @@ SINGLE = 3e-5
 
 #: Passes of block Lanczos that a certificate may take, and one that has a gap to show.
 GAP_PASSES, MOST_PASSES = 12, 200
+#: Ratings from which a gap that nobody asked for is bounded by what the first pass says, and users solved in float32.
+MANY_RATINGS = 100_000_000
 
 #: Ratings of an item, on average, that a sample of the users keeps, and the smallest part that is worth sampling.
 SAMPLED, LEAST_STRIDE = 200, 8
+#: Epochs that such a sample may take: each costs as much as a few of all users save.
+PART_EPOCHS = 20
 
 #: Parts that the normal equations of the items are computed in at most.
 MOST_ITEM_PASSES = 64
@@ -149,7 +154,7 @@ def als(
     gap : float, optional
         What the relative duality gap is certified to stay below: the distance to the best factorization of any rank.
     epochs : int, default 100
-        The most epochs to make.
+        The most epochs to make over all users; when there are very many, some over a part of them come first.
     start : {"random", "spectral"} or ndarray, shape (items, rank)
         Item factors to begin with; spectral: right singular vectors of the ratings, with zeros where there are none.
     accelerate : bool, default True
@@ -464,7 +469,7 @@ class _Run:
         )  # fmt: skip
 
         def epoch(v: np.ndarray) -> Step:
-            improved = v.copy()
+            improved = aligned.copy(v)
             found = step.epoch(improved)
             return Step(improved, found.before, found.after)
 
@@ -531,7 +536,8 @@ class _Run:
         if part is not None:
             # The part determines items to so many digits; the rest of the users is only needed for the others.
             before = len(self.history)
-            v, _, _ = self._descend(v, rank, np.float32, max(goal, 3e-3), left, False, part)
+            most = max(left, PART_EPOCHS)
+            v, _, _ = self._descend(v, rank, np.float32, max(goal, 3e-3), most, False, part)
             self.engine.trace.remarks.append(
                 f"{len(self.history) - before} epochs on one user in {round(self.rows.shape[0] / part.shape[0])} first"
             )
@@ -646,11 +652,13 @@ class _Run:
     def _certify(self, v: np.ndarray, rank: int, step: float) -> Gap:
         options = self.options
         # Small problems are certified in full; of large ones each pass counts.
+        brief = self.method == "streamed" and self.survey.ratings > MANY_RATINGS and options.gap is None
         with single_threaded_blas():
             found = gap(
                 self.engine, self.rows, self.objective, self._compact(v, rank), self.user_penalties,
                 self.item_penalties, biases=options.biases, nonnegative=options.nonnegative,
-                passes=GAP_PASSES if options.gap is None else MOST_PASSES, enough=options.gap or 0.0,
+                passes=0 if brief else GAP_PASSES if options.gap is None else MOST_PASSES, enough=options.gap or 0.0,
+                dtype=np.float32 if brief and options.tol > SINGLE and self.single else np.float64,
                 stationary=options.tol if options.gap is None else max(options.tol, 1e-2), seed=options.seed,
                 indptr=self._pointers(),
             )  # fmt: skip

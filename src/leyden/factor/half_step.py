@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from leyden import aligned
 from leyden.factor import _als_kernels
 
 kernels: Any = _als_kernels
@@ -60,7 +61,8 @@ class Entries:
         indptr = np.zeros(columns + 1, np.int64)
         rows = np.empty(len(self.indices), np.int32)
         values = np.empty(len(self.indices), np.float32)
-        kernels.transpose(self.indptr, self.indices, self.values, indptr, rows, values)
+        spare = np.empty((3, len(self.indices)), np.int32)
+        kernels.transpose(self.indptr, self.indices, self.values, indptr, rows, values, 0, spare)
         return Entries.of(indptr, rows, values)
 
 
@@ -170,11 +172,11 @@ def _memory(width: int, dtype: np.dtype) -> tuple[np.ndarray, ...]:
     triangle = tiles * (tiles + 1) // 2
     rows = max(4 * lanes * tiles, width + lanes, kernels.GATHERED)
     return (
-        np.zeros((rows, width), dtype),
-        np.zeros((width + lanes, width + lanes), dtype),
-        np.zeros((4, max(width + lanes, kernels.GATHERED)), dtype),
-        np.zeros((16 * triangle, lanes), dtype),
-        np.zeros((8 * tiles, lanes), dtype),
-        np.zeros((lanes * triangle, 16), dtype),
-        np.zeros(width, dtype),
+        aligned.zeros((rows, width), dtype),
+        aligned.zeros((width + lanes, width + lanes), dtype),
+        aligned.zeros((4, max(width + lanes, kernels.GATHERED)), dtype),
+        aligned.zeros((16 * triangle, lanes), dtype),
+        aligned.zeros((8 * tiles, lanes), dtype),
+        aligned.zeros((lanes * triangle, 16), dtype),
+        aligned.zeros(width, dtype),
     )

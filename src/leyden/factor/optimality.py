@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from leyden import aligned
 from leyden.engine.reduction import Reduction, Scratch
 from leyden.engine.sweep import Engine
 from leyden.factor import _als_kernels as kernels
@@ -53,6 +54,9 @@ MOST_BLOCKS = 40
 #: Users whose products are summed by BLAS: rounding errors are bounded by the length of such sums and their number.
 SUMMED = 512
 
+#: Ratings whose users are evaluated at once, and what the number of users that memory is made for is a multiple of.
+TOGETHER, ROOM = 2**15, 1024
+
 
 @dataclass
 class EvaluationState:
@@ -62,6 +66,10 @@ class EvaluationState:
     ----------
     inverse : ndarray, shape (d,)
         ``Σ_i u_ik² / λ_i``.
+    spread : ndarray, shape (items,)
+        ``Σ_i |h_ij|``.
+    most : ndarray, shape (1,)
+        The largest ``Σ_j |h_ij| / λ_i``.
     longest : int
         Ratings of the user who has the most.
     depth, additions : int
@@ -76,6 +84,8 @@ class EvaluationState:
     gram: np.ndarray
     weighted: np.ndarray
     inverse: np.ndarray
+    spread: np.ndarray
+    most: np.ndarray
     ratings: int = 0
     longest: int = 0
     depth: int = 0
@@ -139,6 +149,9 @@ class Evaluated:
     image : ndarray, shape (items, b)
         ``MᵀM X``.
     rounding : Rounding
+    ceiling : float
+        A bound on ``‖M‖₂`` that needs no more than sums of absolute values (I. Schur, 1911): the geometric mean of the
+        largest ``Σ_j |m_ij| (ν_j / λ_i)^½`` of a user and ``Σ_i |m_ij| (λ_i / ν_j)^½`` of an item.
     """
 
     value: float
@@ -153,6 +166,7 @@ class Evaluated:
     stationarity: float
     image: np.ndarray
     rounding: Rounding
+    ceiling: float
 
     def dual(self, norm: float) -> float:
         """The largest lower bound of the objective that ``‖M‖₂ ≤ norm`` allows, less its rounding errors."""
@@ -288,6 +302,8 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
     nonnegative : bool
     kept : Kept, optional
         Takes residuals and users.
+    dtype : float64 or float32
+        What users are solved in. Everything is computed of the users that were found, in float64.
     """
 
     @_any_length
@@ -301,14 +317,15 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         biases: bool = False,
         nonnegative: bool = False,
         kept: Kept | None = None,
+        dtype: Any = np.float64,
     ):
-        self.nonnegative = nonnegative
+        self.nonnegative, self.dtype = nonnegative, np.dtype(dtype)
         self._kept = kept or Kept()
         self.objective, self.user_penalties, self.item_penalties = objective, user_penalties, item_penalties
         self.rank, self.bias = v.shape[1] - biases, v.shape[1] - 1 if biases else -1
         items = len(v)
         width = padded(self.rank + 2 * biases)
-        self.v = np.zeros((items, width))
+        self.v = aligned.zeros((items, width))
         factors = v[:, : self.rank]
         self.v[:, : self.rank] = factors if nonnegative else factors @ right_singular_vectors(factors)
         self.theta = np.zeros(width)
@@ -328,7 +345,7 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             self.shift = np.ascontiguousarray(v[:, self.rank])
         count = 0 if x is None else x.shape[1]
         self.count = count
-        self.x = np.zeros((items, -(-count // 8) * 8))
+        self.x = aligned.zeros((items, -(-count // 8) * 8))
         if x is not None:
             self.x[:, :count] = x / np.sqrt(item_penalties)[:, None]
         self.low = self.v.T @ self.x
@@ -343,27 +360,48 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
     @property
     def scratch_nbytes(self) -> int:
         d = self.v.shape[1]
-        return 40 * d * d + 2**21
+        return int(40 * d * d + 12 * d * (TOGETHER + ROOM) + 2**21)
 
     def start(self) -> EvaluationState:
         (m, d), b = self.v.shape, self.x.shape[1]
         return EvaluationState(
-            np.zeros((2, 9)), np.zeros(d), np.zeros((m, d)), np.zeros((m, b)), np.zeros((d, b)), np.zeros((d, d)),
-            np.zeros((d, d)), np.zeros(d),
+            np.zeros((2, 9)), np.zeros(d), aligned.zeros((m, d)), aligned.zeros((m, b)), np.zeros((d, b)),
+            np.zeros((d, d)), np.zeros((d, d)), np.zeros(d), np.zeros(m), np.zeros(1),
         )  # fmt: skip
 
     @_any_length
     def update(self, state: EvaluationState, block: Block) -> EvaluationState:
         data: Any = block.data
-        entries = Entries.of(data.indptr, data.indices, data.data)
-        width, scratch = self.v.shape[1], self._scratch
+        indptr = np.asarray(data.indptr, np.int64)
+        # So many users at a time that the item factors they were found with are still near.
+        count = max(1, int(TOGETHER * block.rows / max(len(data.indices), 1)))
+        for first in range(0, block.rows, count):
+            last = min(first + count, block.rows)
+            span = slice(int(indptr[first]), int(indptr[last]))
+            entries = Entries.of(indptr[first : last + 1] - indptr[first], data.indices[span], data.data[span])
+            kept = self._kept.part(block.start + first, len(entries.indices))
+            self._kept.users(block.start + first, self._evaluate(state, entries, kept))
+        state.depth += block.rows
+        state.ratings += len(data.indices)
+        return state
+
+    def _evaluate(self, state: EvaluationState, entries: Entries, kept: np.ndarray) -> np.ndarray:
+        """Add what some users tell; gives their factors."""
+        width, scratch, count = self.v.shape[1], self._scratch, len(entries.order)
         solve = scratch.__dict__.get("solve")
         if solve is None:
             active = self.rank if self.nonnegative else 0
-            solve = scratch.__dict__["solve"] = HalfStep(width, np.dtype(np.float64), 1, active)
-        u = np.zeros((block.rows, width))
+            solve = scratch.__dict__["solve"] = HalfStep(width, self.dtype, 1, active)
+        room = -(-count // ROOM) * ROOM, width
+        found = scratch.array("found", room, self.dtype)[:count]
+        if self.nonnegative:
+            found[:] = 0.0
         form = self.shared if self.nonnegative else self.theta
-        solve(entries, self.objective.model, self._features(), form, self.user_penalties, u, self.shift)
+        solve(entries, self.objective.model, self._features(), form, self.user_penalties, found, self.shift)
+        u = found
+        if self.dtype != np.float64:
+            u = scratch.array("users", room)[:count]
+            u[:] = found
         counts = entries.counts
         if self.bias >= 0:
             u[:, self.bias + 1] = counts > 0
@@ -371,30 +409,27 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             entries.indptr, entries.indices, entries.values, self.objective.whole, self.objective.unobserved, u, self.v,
             self.theta, self.shared, self.user_penalties, self.scales, self.x, self.low, state.sums, state.missing,
             state.gradient, state.image, state.rest, scratch.array("y", (1, max(self.x.shape[1], 1))),
-            scratch.array("left", (1, width)), self.bias, self.nonnegative,
-            self._kept.part(block.start, len(entries.indices)),
+            scratch.array("left", (1, width)), self.bias, self.nonnegative, kept, state.most, state.spread,
         )  # fmt: skip
-        self._kept.users(block.start, u)
         penalties = self.user_penalties[counts][:, None]
-        for first in range(0, len(u), SUMMED):
+        for first in range(0, count, SUMMED):
             part = slice(first, first + SUMMED)
             state.gram += u[part].T @ u[part]
             state.weighted += (u[part] * penalties[part]).T @ u[part]
             state.inverse += (u[part] ** 2 / penalties[part]).sum(axis=0)
             state.additions += 1
-        state.depth += block.rows
-        state.ratings += len(entries.indices)
         state.longest = max(state.longest, int(counts.max(initial=0)))
-        return state
+        return u
 
     def _features(self) -> np.ndarray:
         """What a user's unknowns are multiplied with: with biases, one for the user's and nothing for the items'."""
-        if self.bias < 0:
+        if self.bias < 0 and self.dtype == np.float64:
             return self.v
         found = getattr(self, "_solved", None)
         if found is None:
-            found = self.v.copy()
-            found[:, self.bias + 1] = 0.0
+            found = aligned.copy(self.v, self.dtype)
+            if self.bias >= 0:
+                found[:, self.bias + 1] = 0.0
             self._solved = found
         return found
 
@@ -411,6 +446,8 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         a.gram += b.gram
         a.weighted += b.weighted
         a.inverse += b.inverse
+        a.spread += b.spread
+        np.maximum(a.most, b.most, out=a.most)
         a.ratings += b.ratings
         a.longest = max(a.longest, b.longest)
         a.depth, a.additions = max(a.depth, b.depth) + 1, max(a.additions, b.additions) + 1
@@ -455,7 +492,16 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             stationarity=math.sqrt(missing) / norm if norm else 0.0,
             image=self.pulled(state.image, state.rest),
             rounding=self._rounding(state, users + items, outside),
+            ceiling=self._ceiling(state),
         )
+
+    def _ceiling(self, state: EvaluationState) -> float:
+        most = math.sqrt(float(state.most[0]) * float((state.spread / self.item_penalties).max(initial=0.0)))
+        if self.objective.unobserved:
+            # What all pairs share is a product of factors, whose norm is below that of its roots.
+            shrunk = np.sqrt((self.v**2 / self.item_penalties[:, None]).sum(axis=0))
+            most += self.objective.unobserved * float(np.sqrt(state.inverse) @ shrunk)
+        return most * (1 + gamma(state.depth + state.longest + len(self.v) + 64))
 
     def _rounding(self, state: EvaluationState, penalties: float, outside: float) -> Rounding:
         """What the sums of a pass may be wrong by; names are those of ``docs/matrix-factorization.md``."""
@@ -559,8 +605,11 @@ def gap(
     failure: float = 1e-9,
     label: str = "optimality",
     indptr: np.ndarray | None = None,
+    dtype: Any = np.float64,
 ) -> Gap:
     """Certify item factors: at most ``passes`` passes, less when the gap is below ``enough`` before.
+
+    With no passes for it there is one all the same, and ``‖M‖₂`` is bounded by sums of absolute values.
 
     Parameters
     ----------
@@ -576,6 +625,8 @@ def gap(
         Probability with which the bound may be wrong, over the random start.
     indptr : int64, shape (users + 1,), optional
         Where the ratings of each user begin, when there is room to keep what the first pass found of each.
+    dtype : float64 or float32
+        What users are solved in: what float32 leaves of their gradient counts as any other.
     """
     items, rank = len(v), v.shape[1] - biases
     root = np.sqrt(item_penalties)[:, None]
@@ -585,8 +636,8 @@ def gap(
 
     kept = Kept(indptr, padded(rank) if objective.unobserved else 0)
 
-    def evaluate(x: np.ndarray, number: int) -> Evaluated:
-        reduction = Evaluation(objective, v, user_penalties, item_penalties, x, biases, nonnegative, kept)
+    def evaluate(x: np.ndarray | None, number: int) -> Evaluated:
+        reduction = Evaluation(objective, v, user_penalties, item_penalties, x, biases, nonnegative, kept, dtype)
         found: Evaluated
         (found,) = engine.sweep(rows, [reduction], f"{label} {number}")
         return found
@@ -599,7 +650,7 @@ def gap(
         (found,) = engine.sweep(rows, [KeptImage(reduction, kept)], f"{label} {number}")
         return found
 
-    first = evaluate(start, 1)
+    first = evaluate(start if passes else None, 1)
     if not math.isfinite(first.value + first.stationarity + first.linear + first.quadratic):
         # Users are lost in rounding: nothing is known.
         return Gap(first, math.inf, math.inf, (0.0, math.inf), np.zeros((items, 0)), math.inf, 0.0, 1.0, 1)
@@ -613,8 +664,9 @@ def gap(
         )  # fmt: skip
     s, room = known.s, min(items - known.s.shape[1], width)
     found = Gap(first, 0.0, 0.0, (0.0, 0.0), np.zeros((items, 0)), math.inf, 0.0, 1.0, 1)
-    if room == 0:
-        _close(found, known, lambda _: 0.0)
+    if room == 0 or passes == 0:
+        _close(found, known, lambda _: 0.0 if room == 0 else first.ceiling**2)
+        found.outside = 0.0, 0.0 if room == 0 else first.ceiling
         found.least = first.least_gap(known.inside_least(found.norm))
         return found
     # The start is taken into the basis of its own span: a triangle that a Gaussian block keeps well conditioned.
@@ -669,7 +721,7 @@ def gap(
 
 def _close(found: Gap, known: Deflation, outside: Callable[[float], float]) -> None:
     """The bound on ``‖M‖``, and the gap that follows."""
-    found.norm = known.norm(outside)
+    found.norm = min(known.norm(outside), found.evaluated.ceiling)
     found.inside = known.inside(found.norm)
     found.value = found.evaluated.gap(found.norm)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leyden import aligned
 from leyden.factor.half_step import Entries, HalfStep, padded
 from leyden.factor.objective import Objective
 
@@ -64,8 +65,8 @@ class Resident:
         self.user_penalties = objective.penalties(int(users.counts.max(initial=0)), m)
         self.item_penalties = objective.penalties(int(self.items.counts.max(initial=0)), n)
         self.constant = objective.shift(users.values)
-        self.u = np.zeros((n, self.width), self.dtype)
-        self._spare = np.zeros((max(n, m), self.width), self.dtype)
+        self.u = aligned.zeros((n, self.width), self.dtype)
+        self._spare = aligned.zeros((max(n, m), self.width), self.dtype)
 
     def _half(
         self, entries: Entries, f: np.ndarray, penalties: np.ndarray, out: np.ndarray

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from leyden import aligned
 from leyden.engine.budget import thread_count
 from leyden.engine.reduction import Reduction
 from leyden.factor import _als_kernels
@@ -111,7 +112,7 @@ class ItemStep(Reduction[ItemState, Improved]):
     ):
         self.objective, self.user_penalties, self.item_penalties = objective, user_penalties, item_penalties
         self.bias, self.items, self.width, self.dtype = bias, *v.shape, v.dtype
-        self.v = v
+        self.v = aligned.copy(v)
         self.theta, self.q = np.zeros(self.width), np.eye(self.width)
         self.active = self.width if not nonnegative else int(np.abs(v).any(axis=0).nonzero()[0].max(initial=-1)) + 1
         self.nonnegative = nonnegative
@@ -120,10 +121,10 @@ class ItemStep(Reduction[ItemState, Improved]):
         elif objective.unobserved:
             values, self.q = np.linalg.eigh((v.T @ v).astype(np.float64))
             self.theta = objective.unobserved * np.maximum(values, 0.0)
-            self.v = v @ self.q.astype(self.dtype)
+            np.matmul(v, self.q.astype(self.dtype), out=self.v)
         self.features, self.shift = self.v, np.empty(0, self.dtype)
         if bias >= 0:
-            self.features, self.shift = self.v.copy(), self.v[:, bias].copy()
+            self.features, self.shift = aligned.copy(self.v), self.v[:, bias].copy()
             self.features[:, bias] = 1.0
         self.span = span or (0, self.items)
         self._cuts = self.span[0] + _shares(item_counts[slice(*self.span)])
@@ -145,12 +146,12 @@ class ItemStep(Reduction[ItemState, Improved]):
         # Ratings by item, users and their order, and what threads work in.
         ratings = self.block_nbytes / 8
         users = self.block_nbytes / (8 * self._mean + 8)
-        return int(ratings * 8 + users * (self.width * self.dtype.itemsize + 24) + USER_PARTS * 8 * self.items + 2**23)
+        return int(ratings * 20 + users * (self.width * self.dtype.itemsize + 24) + USER_PARTS * 8 * self.items + 2**23)
 
     def start(self) -> ItemState:
         return ItemState(
-            np.zeros((self.span[1] - self.span[0], self.packed), self.dtype),
-            np.zeros((self.span[1] - self.span[0], self.width)),
+            aligned.zeros((self.span[1] - self.span[0], self.packed), self.dtype),
+            aligned.zeros((self.span[1] - self.span[0], self.width)),
             np.zeros((self.width, self.width)),
         )
 
@@ -170,8 +171,9 @@ class ItemStep(Reduction[ItemState, Improved]):
         m, ratings = self.items, len(data.indices)
         columns = shop.array("columns", (len(spans), m + 1), np.int64)
         rows, values = shop.array("rows", (ratings,), np.int32), shop.array("values", (ratings,), np.float32)
+        spare = shop.array("spare", (3, ratings), np.int32)
         u = shop.array("u", (block.rows, self.width), self.dtype)
-        starts, firsts = indptr[cuts[:-1]], cuts[:-1].astype(np.int64)
+        starts = indptr[cuts[:-1]]
 
         def users(k: int) -> float:
             """Users of a part solved, and their ratings grouped by item."""
@@ -187,7 +189,8 @@ class ItemStep(Reduction[ItemState, Improved]):
             solvers.append(solver)
             columns[k] = 0
             kernels.transpose(
-                entries.indptr, entries.indices, entries.values, columns[k], rows[span], values[span]
+                entries.indptr, entries.indices, entries.values, columns[k], rows[span], values[span], first,
+                spare[:, span],
             )  # fmt: skip
             return least
 
@@ -204,7 +207,7 @@ class ItemStep(Reduction[ItemState, Improved]):
         def items(k: int) -> None:
             work: Any = memory.pop()
             kernels.add_items(
-                self._cuts[k], self._cuts[k + 1], self.span[0], columns, starts, firsts, rows, values,
+                self._cuts[k], self._cuts[k + 1], self.span[0], columns, starts, rows, values,
                 self.objective.model, shift, u, self.v, state.h, state.gradient, *work, 64 // self.dtype.itemsize,
             )  # fmt: skip
             memory.append(work)
@@ -214,9 +217,9 @@ class ItemStep(Reduction[ItemState, Improved]):
 
     def _memory(self) -> tuple[np.ndarray, ...]:
         return (
-            np.zeros((self.width, self.width), self.dtype),
-            np.zeros((kernels.GATHERED, self.width), self.dtype),
-            np.zeros((3, max(self.width, kernels.GATHERED)), self.dtype),
+            aligned.zeros((self.width, self.width), self.dtype),
+            aligned.zeros((kernels.GATHERED, self.width), self.dtype),
+            aligned.zeros((3, max(self.width, kernels.GATHERED)), self.dtype),
         )
 
     def merge(self, a: ItemState, b: ItemState) -> ItemState:
@@ -238,19 +241,19 @@ class ItemStep(Reduction[ItemState, Improved]):
         cuts = np.linspace(0, len(v), ITEM_PARTS + 1).astype(np.int64)
         decrements = np.zeros((ITEM_PARTS, 1))
 
-        improved = v.copy()
+        improved, w, d = v.copy(), self.width, self.dtype
 
         def descend(k: int) -> None:
             kernels.newton_items_nonnegative(
                 cuts[k], cuts[k + 1], state.h, gradient, shared.astype(self.dtype), nu, self.active,
-                np.zeros((self.width, self.width), self.dtype), np.zeros((3, self.width), self.dtype), improved,
+                aligned.zeros((w, w), d), aligned.zeros((3, w), d), improved,
                 decrements[k], 64 // self.dtype.itemsize,
             )  # fmt: skip
 
         def solve(k: int) -> None:
             kernels.newton_items(
                 cuts[k], cuts[k + 1], state.h, gradient, shared.astype(self.dtype), nu, self.width,
-                np.zeros((self.width, self.width), self.dtype), np.zeros((3, self.width), self.dtype), step,
+                aligned.zeros((w, w), d), aligned.zeros((3, w), d), step,
                 decrements[k], 64 // self.dtype.itemsize,
             )  # fmt: skip
 
@@ -294,7 +297,7 @@ class Workshop:
         size = int(np.prod(shape))
         held = self._arrays.get(name)
         if held is None or held.size < size or held.dtype != dtype:
-            held = self._arrays[name] = np.empty(size + size // 16, dtype)
+            held = self._arrays[name] = aligned.empty(size + size // 16, dtype)
         return held[:size].reshape(shape)
 
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
