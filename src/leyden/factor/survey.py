@@ -82,9 +82,11 @@ class _Survey(Reduction[SurveyState, SurveyState]):
     def update(self, state: SurveyState, block: Block) -> SurveyState:
         data: Any = block.data
         values = data.data
-        least = 0.0 if self.objective.implicit and self.objective.background is None else -math.inf
-        with np.errstate(invalid="ignore"):
-            wrong = ~np.isfinite(values) | (values <= least) if math.isfinite(least) else ~np.isfinite(values)
+        wrong = ~np.isfinite(values)
+        constant, slope = self.objective.model[:2]
+        if slope:
+            with np.errstate(invalid="ignore"):
+                wrong |= constant + slope * values.astype(np.float64) <= 0
         if state.bad < 0 and wrong.any():
             entry = int(np.flatnonzero(wrong)[0])
             state.bad = block.start + int(np.searchsorted(data.indptr, entry, side="right")) - 1
