@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
@@ -9,6 +11,7 @@ from tests.faults.through import Through
 
 import leyden as ly
 from leyden.engine import checkpoint
+from leyden.factor.als import Step
 from leyden.factor.resident import Resident
 
 USERS, ITEMS, BLOCK = 2000, 60, 250
@@ -38,9 +41,9 @@ def opened(matrix):
     return rows
 
 
-def factored(rows, problem, method, folder=None, threads=2, memory="1GB"):
+def factored(rows, problem, method, folder=None, threads=2):
     kept = None if folder is None else ly.Checkpoint(folder, 0.0)
-    options = {"method": method, "memory": memory, "threads": threads, "checkpoint": kept}
+    options = {"method": method, "memory": "1GB", "threads": threads, "checkpoint": kept}
     return ly.als(rows, **PROBLEMS[problem], **options)
 
 
@@ -104,21 +107,23 @@ def test_stopped_in_the_middle_of_an_epoch_in_memory(matrix, tmp_path, monkeypat
     assert len(made) - 1 == len(expected.history)
 
 
-def test_epochs_of_several_passes_are_not_made_again(matrix, tmp_path):
-    plan = ly.plan.als(opened(matrix), **PROBLEMS["implicit"], method="streamed", memory="60kB")
+def test_epochs_of_several_passes_are_not_made_again(matrix, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[Step.__module__], "item_passes", lambda *_: 3)
     rows = opened(matrix)
     seen = counted(rows)
-    expected = factored(rows, "implicit", "streamed", memory=plan.memory)
-    assert sum(seen) > 2 * len(expected.history) * USERS
-    counted(rows, fail_at=sum(seen) // 2)
+    expected = factored(rows, "implicit", "streamed")
+    assert sum(seen) > 3 * len(expected.history) * USERS
+    counted(rows, fail_at=USERS + sum(seen) // 2)
     with pytest.raises((OSError, ly.DataError), match="Input/output error"):
-        factored(rows, "implicit", "streamed", tmp_path / "c", memory=plan.memory)
+        factored(rows, "implicit", "streamed", tmp_path / "c")
     again = counted(rows)
-    assert_same_bits(factored(rows, "implicit", "streamed", tmp_path / "c", memory=plan.memory), expected)
+    assert_same_bits(factored(rows, "implicit", "streamed", tmp_path / "c"), expected)
     assert sum(again) <= sum(seen) / 2 + 2 * USERS
 
 
-@pytest.mark.parametrize("change", [{"rank": 4}, {"regularization": 2.0}, {"tol": 1e-3}, {"biases": False}, {"seed": 1}])
+@pytest.mark.parametrize(
+    "change", [{"rank": 4}, {"regularization": 2.0}, {"tol": 1e-3}, {"biases": False}, {"seed": 1}]
+)
 def test_another_problem_does_not_go_on_with_it(matrix, tmp_path, change):
     rows = opened(matrix)
     counted(rows, fail_at=5 * USERS)
