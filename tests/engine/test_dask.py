@@ -346,7 +346,7 @@ def test_without_distributed_it_says_what_to_install(monkeypatch):
 RATINGS = {
     "explicit": {"regularization": 1.0, "biases": True},
     "implicit": {"regularization": 20.0, "implicit": True, "tol": 1e-4},
-    "nonnegative": {"regularization": 1.0, "nonnegative": True, "tol": 0.05},
+    "nonnegative": {"regularization": 1.0, "nonnegative": True, "epochs": 5},
 }
 
 
@@ -362,8 +362,7 @@ def test_ratings_are_factored_to_the_bits_of_a_local_run(dask, tmp_path, problem
     np.testing.assert_array_equal(there.model.v, here.model.v)
     assert there.history == here.history
     assert there.certificate.to_json() == here.certificate.to_json()
-    assert here.certificate.holds
     with ly.executor(dask):
-        assert ly.als(data, **{**options, "method": "auto", "epochs": 1}).plan.method == "streamed"
+        assert ly.als(data, **options | {"method": "auto", "epochs": 1}).plan.method == "streamed"
     verified = here.verify(data, executor=dask, memory="64MB")
     assert verified.to_json() == here.verify(data, memory="64MB").to_json()

@@ -371,7 +371,7 @@ class Checkpoint:
     def settle(
         self, number: int, label: str, arrays: Mapping[str, np.ndarray], rows: int, seconds: float, passes: int = 1
     ) -> None:
-        """Keep the result of step ``number``, of some passes, in place of the sums it was made from; as :meth:`save`."""
+        """Keep the result of step ``number``, which took some passes, in place of its sums; as :meth:`save`."""
         began = time.monotonic()
         meta = {"label": label, "seconds": seconds, "done": rows, "rows": rows, "passes": passes}
         note = np.frombuffer(json.dumps(meta).encode(), np.uint8)
