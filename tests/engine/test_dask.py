@@ -341,3 +341,28 @@ def test_without_distributed_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(OptionError, match=r"distributed is not installed\. pip install 'leyden\[dask\]'"):
         ly.Dask("tcp://127.0.0.1:8786")
+
+
+RATINGS = {
+    "explicit": {"regularization": 1.0, "biases": True},
+    "implicit": {"regularization": 20.0, "implicit": True, "tol": 1e-4},
+    "nonnegative": {"regularization": 1.0, "nonnegative": True, "epochs": 5},
+}
+
+
+@pytest.mark.parametrize("problem", RATINGS)
+@pytest.mark.parametrize("stored", [False, True], ids=["matrix", "store"])
+def test_ratings_are_factored_to_the_bits_of_a_local_run(dask, tmp_path, problem, stored):
+    rng = np.random.default_rng(0)
+    values = 3 + rng.standard_normal((3000, 2)) @ rng.standard_normal((2, 40))
+    matrix = sp.csr_array(np.where(rng.random(values.shape) < 0.3, np.clip(np.round(values), 1, 5), 0))
+    data = ly.open_ratings(matrix, out=tmp_path / "ratings") if stored else matrix
+    options = {"rank": 3, "method": "streamed", "memory": "64MB", "threads": 2, **RATINGS[problem]}
+    here, there = ly.als(data, **options), ly.als(data, **options, executor=dask)
+    np.testing.assert_array_equal(there.model.v, here.model.v)
+    assert there.history == here.history
+    assert there.certificate.to_json() == here.certificate.to_json()
+    with ly.executor(dask):
+        assert ly.als(data, **options | {"method": "auto", "epochs": 1}).plan.method == "streamed"
+    verified = here.verify(data, executor=dask, memory="64MB")
+    assert verified.to_json() == here.verify(data, memory="64MB").to_json()

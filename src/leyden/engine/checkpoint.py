@@ -368,15 +368,17 @@ class Checkpoint:
         self._discard(lambda name: name.startswith("pass-") and name >= _name(number))
         return None
 
-    def settle(self, number: int, label: str, arrays: Mapping[str, np.ndarray], rows: int, seconds: float) -> None:
-        """Keep the result of step ``number`` in place of the sums it was made from; as :meth:`save`."""
+    def settle(
+        self, number: int, label: str, arrays: Mapping[str, np.ndarray], rows: int, seconds: float, passes: int = 1
+    ) -> None:
+        """Keep the result of step ``number``, which took some passes, in place of its sums; as :meth:`save`."""
         began = time.monotonic()
-        meta = {"label": label, "seconds": seconds, "done": rows, "rows": rows}
+        meta = {"label": label, "seconds": seconds, "done": rows, "rows": rows, "passes": passes}
         note = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         self._save(number, {"meta": note, **{f"result.{name}": array for name, array in arrays.items()}}, began)
 
-    def settled(self, number: int, label: str) -> tuple[dict[str, np.ndarray], float] | None:
-        """The result that is kept of step ``number`` and the seconds it took; None when there is none."""
+    def settled(self, number: int, label: str) -> tuple[dict[str, np.ndarray], float, int] | None:
+        """The result that is kept of step ``number``, the seconds and the passes it took; None when there is none."""
         try:
             with open(self.folder / _name(number), "rb") as file, np.load(file, allow_pickle=False) as archive:
                 meta = json.loads(archive["meta"].tobytes())
@@ -385,7 +387,8 @@ class Checkpoint:
                 if bad := archive.zip.testzip():
                     raise ValueError(f"{bad} has another CRC")
                 names = [name for name in archive.files if name.startswith("result.")]
-                return {name.removeprefix("result."): archive[name] for name in names}, float(meta["seconds"])
+                arrays = {name.removeprefix("result."): archive[name] for name in names}
+                return arrays, float(meta["seconds"]), int(meta["passes"])
         except FileNotFoundError:
             return None
         except MemoryError:

@@ -100,18 +100,20 @@ class Engine:
         number = len(self.trace.passes) + 1
         kept = self.checkpoint.settled(number, label) if self.checkpoint else None
         if kept:
-            arrays, seconds = kept
+            arrays, seconds, passes = kept
             self.spared += seconds
             self.trace.remarks.append(f"pass {number} was complete in the checkpoint")
         else:
             began = time.perf_counter()
             arrays = compute()
             seconds = time.perf_counter() - began
+            passes = max(len(self.trace.passes) + 1 - number, 1)
             if self.checkpoint:
-                self.checkpoint.settle(number, label, arrays, rows.shape[0], seconds)
-        if len(self.trace.passes) < number:
-            threads = self.threads or thread_count()
-            self.trace.passes.append(PassRecord(label, rows.shape[0], rows.stored_nbytes, seconds, threads))
+                self.checkpoint.settle(number, label, arrays, rows.shape[0], seconds, passes)
+        threads = self.threads or thread_count()
+        for _ in range(number - 1 + passes - len(self.trace.passes)):
+            record = PassRecord(label, rows.shape[0], rows.stored_nbytes, seconds / passes, threads)
+            self.trace.passes.append(record)
         return arrays
 
     def sweep(

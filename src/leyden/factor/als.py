@@ -58,6 +58,9 @@ MAX_RANK = 2048
 #: Relative step below which float32 has said what it can.
 SINGLE = 3e-5
 
+#: Factors that have become this much shorter than those to begin with are none: what they foretell is its square.
+VANISHED = 1e-15
+
 #: Passes of block Lanczos that a certificate may take, and one that has a gap to show.
 GAP_PASSES, MOST_PASSES = 12, 200
 #: Ratings from which a gap that nobody asked for is bounded by what the first pass says, and users solved in float32.
@@ -604,7 +607,7 @@ class _Run:
         # Extrapolation would leave the cone of nonnegative factors.
         acceleration = Anderson(DEPTH if self.options.accelerate and not self.options.nonnegative else 0)
         floor = SINGLE if dtype == np.float32 and fine else 0.0
-        point, plain = v.astype(dtype), None
+        point, plain, first = v.astype(dtype), None, _norm(v, nu)
         reached, step, used, quiet, wrong = math.inf, math.inf, 0, 0, 0
         while used < most:
             label = f"epoch {len(self.history) + 1}"
@@ -638,6 +641,9 @@ class _Run:
                 )
                 continue
             change, size = _norm(improved - point, nu), _norm(improved, nu)
+            if size <= VANISHED * first:
+                # The penalty is such that no factors are the best ones; these would go on to shrink for ever.
+                improved, change = np.zeros_like(improved), 0.0
             step = change / size if size > 0 else 0.0
             self.history.append({"before": before, "after": after, "step": step, "users": float(rows.shape[0])})
             # A last digit that only wanders says nothing more.

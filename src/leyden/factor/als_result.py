@@ -226,6 +226,19 @@ class ALSResult(Solution):
         n = self.model.users if kind == "users" else len(self.model.v)
         return found if isinstance(found, Ids) else Ids.identity(n, kind[:-1])
 
+    def _numbers(self, kind: str, ids: Any) -> np.ndarray:
+        """The numbers of ids; one that is not there is refused."""
+        known = self._ids(kind)
+        numbers = known.index(np.atleast_1d(ids), unknown=-1)
+        if (numbers < 0).any():
+            wrong = np.atleast_1d(np.asarray(ids, object))[int(np.argmax(numbers < 0))]
+            some = ", ".join(repr(one) for one in known.take(np.arange(min(3, len(known)))).tolist())
+            raise DataError(
+                f"{kind[:-1]} {wrong!r} is not among the {len(known):,} {kind} of the ratings",
+                hint=f"Some that are: {some}.",
+            )
+        return numbers
+
     def _seen(self, users: np.ndarray) -> Any:
         """The ratings of these users, by number, as a CSR matrix."""
         rows, m = self.ratings, len(self.model.v)
@@ -258,7 +271,7 @@ class ALSResult(Solution):
         """
         if ids is None:
             return np.concatenate([u[:, : self.rank] for _, _, u in self._batches()])
-        numbers = self._ids("users").index(np.atleast_1d(ids))
+        numbers = self._numbers("users", ids)
         return self.model.solve(self._seen(numbers))[:, : self.rank]
 
     def users(self, rows: Any = None) -> Rows:
@@ -292,10 +305,12 @@ class ALSResult(Solution):
         return self.model.solve(matrix)[0, : self.rank]
 
     def _row(self, items: Any, values: Any) -> Any:
-        numbers = self._ids("items").index(np.atleast_1d(items))
+        numbers = self._numbers("items", items)
         values = np.ones(len(numbers), np.float32) if values is None else np.asarray(values, np.float32)
-        if values.shape != numbers.shape or not np.isfinite(values).all():
-            raise DataError(f"{len(numbers)} items need as many finite values, not shape {values.shape}")
+        if values.shape != numbers.shape:
+            raise DataError(f"there are {len(numbers)} items, and values of shape {values.shape}: give one for each")
+        if not np.isfinite(values).all():
+            raise DataError("a value is not a finite number")
         if self.model.objective.implicit and self.model.objective.background is None and (values <= 0).any():
             raise DataError("an implicit value must be above zero")
         if len(np.unique(numbers)) < len(numbers):
@@ -310,8 +325,8 @@ class ALSResult(Solution):
         """Scores of pairs of a user and an item, by their ids: a number, or an array for arrays."""
         single = np.ndim(users) == 0 and np.ndim(items) == 0
         users, items = np.broadcast_arrays(np.atleast_1d(users), np.atleast_1d(items))
-        asked, which = np.unique(self._ids("users").index(users), return_inverse=True)
-        numbers = self._ids("items").index(items)
+        asked, which = np.unique(self._numbers("users", users), return_inverse=True)
+        numbers = self._numbers("items", items)
         u = self.model.solve(self._seen(asked))
         scores = np.einsum("ij,ij->i", u[which][:, : self.rank], self.item_factors[numbers]) + self.mean
         if self.item_bias is not None:
@@ -328,7 +343,7 @@ class ALSResult(Solution):
         scores : ndarray of float64
         """
         single = np.ndim(user) == 0
-        seen = self._seen(self._ids("users").index(np.atleast_1d(user)))
+        seen = self._seen(self._numbers("users", user))
         found, scores = self._top(seen, k, exclude_seen)
         return self._named(found[0], scores[0]) if single else (self._take(found), scores)
 
@@ -390,7 +405,7 @@ class ALSResult(Solution):
 
     def similar_items(self, item: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The k items whose factors point most nearly the same way, and the cosines."""
-        number = int(self._ids("items").index([item])[0])
+        number = int(self._numbers("items", [item])[0])
         lengths = np.linalg.norm(self.item_factors, axis=1)
         if lengths[number] == 0:
             raise DataError(f"item {item} has no ratings to be compared by")

@@ -202,10 +202,10 @@ class Kept:
         Columns of the users' factors; 0 keeps none.
     """
 
-    __slots__ = ("_filled", "_indptr", "h", "u")
+    __slots__ = ("_indptr", "_there", "h", "u")
 
     def __init__(self, indptr: np.ndarray | None = None, width: int = 0):
-        self._indptr, self._filled = indptr, list[int]()
+        self._indptr, self._there = indptr, np.zeros(0 if indptr is None else len(indptr) - 1, bool)
         self.h = np.empty(0 if indptr is None else int(indptr[-1]))
         self.u = np.empty((0 if indptr is None or not width else len(indptr) - 1, width))
 
@@ -220,12 +220,16 @@ class Kept:
         """Keep the factors of a block of users."""
         if len(self.u):
             self.u[start : start + len(u)] = u
-        self._filled.append(len(u))
+        self._there[start : start + len(u)] = True
 
     @property
-    def complete(self) -> bool:
-        """Whether all users have been kept."""
-        return self._indptr is not None and sum(self._filled) == len(self._indptr) - 1
+    def any(self) -> bool:
+        """Whether something is kept at all."""
+        return self._indptr is not None
+
+    def holds(self, start: int, count: int) -> bool:
+        """Whether a block of users has been kept: not those of a pass that a checkpoint had."""
+        return bool(self._there[start : start + count].all())
 
     def __repr__(self) -> str:
         return "Kept()"  # what is kept does not change what is computed
@@ -245,7 +249,7 @@ class KeptImage(Reduction[ImageState, np.ndarray]):
     Parameters
     ----------
     evaluation : Evaluation
-        With the x in question.
+        With the x in question, which keeps there what is missing.
     kept : Kept
     """
 
@@ -264,6 +268,8 @@ class KeptImage(Reduction[ImageState, np.ndarray]):
     def update(self, state: ImageState, block: Block) -> ImageState:
         of, data, kept = self.evaluation, block.data, self._kept
         assert not isinstance(data, np.ndarray)
+        if not kept.holds(block.start, block.rows):
+            of.update(of.start(), block)
         u = kept.u[block.start : block.start + block.rows] if len(kept.u) else np.empty((0, len(of.low)))
         kernels.image_kept(
             np.asarray(data.indptr, np.int64), data.indices, kept.part(block.start, len(data.indices)),
@@ -343,6 +349,12 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         if biases:
             self.v[:, self.bias], self.v[:, self.bias + 1] = 1.0, v[:, self.rank]
             self.shift = np.ascontiguousarray(v[:, self.rank])
+        #: What a user's unknowns are multiplied with: with biases, one for the user's and nothing for the items'.
+        self.features = self.v
+        if biases or self.dtype != np.float64:
+            self.features = aligned.copy(self.v, self.dtype)
+        if biases:
+            self.features[:, self.bias + 1] = 0.0
         count = 0 if x is None else x.shape[1]
         self.count = count
         self.x = aligned.zeros((items, -(-count // 8) * 8))
@@ -397,7 +409,7 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         if self.nonnegative:
             found[:] = 0.0
         form = self.shared if self.nonnegative else self.theta
-        solve(entries, self.objective.model, self._features(), form, self.user_penalties, found, self.shift)
+        solve(entries, self.objective.model, self.features, form, self.user_penalties, found, self.shift)
         u = found
         if self.dtype != np.float64:
             u = scratch.array("users", room)[:count]
@@ -420,18 +432,6 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             state.additions += 1
         state.longest = max(state.longest, int(counts.max(initial=0)))
         return u
-
-    def _features(self) -> np.ndarray:
-        """What a user's unknowns are multiplied with: with biases, one for the user's and nothing for the items'."""
-        if self.bias < 0 and self.dtype == np.float64:
-            return self.v
-        found = getattr(self, "_solved", None)
-        if found is None:
-            found = aligned.copy(self.v, self.dtype)
-            if self.bias >= 0:
-                found[:, self.bias + 1] = 0.0
-            self._solved = found
-        return found
 
     def merge(self, a: EvaluationState, b: EvaluationState) -> EvaluationState:
         for k in range(a.sums.shape[1]):
@@ -643,9 +643,9 @@ def gap(
         return found
 
     def mapped(x: np.ndarray, number: int) -> np.ndarray:
-        if not kept.complete:
+        if not kept.any:
             return evaluate(x, number).image
-        reduction = Evaluation(objective, v, user_penalties, item_penalties, x, biases, nonnegative)
+        reduction = Evaluation(objective, v, user_penalties, item_penalties, x, biases, nonnegative, kept)
         found: np.ndarray
         (found,) = engine.sweep(rows, [KeptImage(reduction, kept)], f"{label} {number}")
         return found

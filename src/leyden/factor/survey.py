@@ -82,9 +82,12 @@ class _Survey(Reduction[SurveyState, SurveyState]):
     def update(self, state: SurveyState, block: Block) -> SurveyState:
         data: Any = block.data
         values = data.data
-        least = 0.0 if self.objective.implicit and self.objective.background is None else -math.inf
-        with np.errstate(invalid="ignore"):
-            wrong = ~np.isfinite(values) | (values <= least) if math.isfinite(least) else ~np.isfinite(values)
+        with np.errstate(over="ignore"):
+            wrong = ~np.isfinite(values.astype(np.float32, copy=False))
+        constant, slope = self.objective.model[:2]
+        if slope:
+            with np.errstate(invalid="ignore"):
+                wrong |= constant + slope * values.astype(np.float64) <= 0
         if state.bad < 0 and wrong.any():
             entry = int(np.flatnonzero(wrong)[0])
             state.bad = block.start + int(np.searchsorted(data.indptr, entry, side="right")) - 1
@@ -126,6 +129,8 @@ def survey(engine: Engine, rows: Rows, objective: Objective) -> Survey:
     (found,) = engine.sweep(rows, [_Survey(objective, rows.shape[1])], "ratings counted")
     if found.bad >= 0:
         where = rows.locate(found.bad)
+        if math.isfinite(found.value) and abs(found.value) > float(np.finfo(np.float32).max):
+            raise DataError(f"a rating of {found.value:g} is beyond float32", where=where, hint="Scale the ratings.")
         if math.isfinite(found.value):
             raise DataError(
                 f"an implicit value of {found.value:g}: it would weigh nothing, or less",

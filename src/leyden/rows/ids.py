@@ -383,6 +383,8 @@ def as_values(values: Any, what: str) -> Values:
             return _from_arrow(pa.array(array.tolist() if array.dtype.kind == "T" else array), what)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             pass
+        except OverflowError:
+            raise DataError(f"one of the {what} ids is beyond 64 bits") from None
     raise _neither(_called(array), what)
 
 
