@@ -34,12 +34,12 @@ CORES = len(os.sched_getaffinity(0))
 # What was left of wider grids: regularization 0.02 to 0.1 a rating and 5 to 80 a user or item, eta 0.03 to 0.2, exact
 # solves for cmfrec (RMSE no better at the same number of iterations, five times slower).
 GRID = {
-    "leyden": [{"regularization": lam} for lam in (0.05, 0.06)],
+    "leyden": [{"regularization": lam} for lam in (0.2, 0.22)],
     "cmfrec": [{"scale_lam": True, "lambda_": lam, "finalize_chol": False} for lam in (0.05, 0.06)],
     "libmf": [{"eta": eta, "regularization": lam} for eta, lam in ((0.05, 0.03), (0.1, 0.03), (0.1, 0.05))],
 }
 ITERATIONS = {
-    "leyden": (3, 5, 7, 10, 15, 20),
+    "leyden": (1, 2, 3, 5),
     "cmfrec": (4, 5, 6, 7, 9, 12),
     "libmf": (3, 4, 5, 6, 8, 10, 15, 20),
 }
@@ -65,7 +65,10 @@ def leyden(train: sp.csr_array, biases: bool) -> Callable[..., Fit]:
 
     def fit(iterations: int, **setting) -> Fit:
         def run() -> Callable:
-            found = ly.als(train, FACTORS, biases=biases, scaling=1.0, epochs=iterations, tol=1e-4, **setting)
+            found = ly.als(
+                train, FACTORS, biases=biases, centre=True, scaling=0.75, start="spectral", epochs=iterations, tol=0.1,
+                **setting,
+            )  # fmt: skip
 
             def predict(users: np.ndarray, items: np.ndarray) -> np.ndarray:
                 u = found.model.solve(train, CORES)

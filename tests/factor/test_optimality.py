@@ -341,6 +341,31 @@ def test_the_bound_outside_holds_for_any_number_of_passes(seed, formulation, m, 
         assert found.norm <= truth * 1.01
 
 
+@given(seeds, st.sampled_from(FORMULATIONS), st.integers(0, 3))
+@settings(max_examples=40)
+def test_sums_of_absolute_values_bound_the_norm_without_luck(seed, formulation, epochs):
+    of = case(seed, formulation, n=35, m=30, rank=2, epochs=epochs)
+    found = of.gap(passes=0)
+    truth = float(of.problem.norm(of.u, of.v))
+    assert truth <= found.evaluated.ceiling * (1 + 1e-12)
+    assert found.norm <= found.evaluated.ceiling
+    assert truth <= found.norm * (1 + 1e-12)
+    assert found.confidence == 1
+    assert found.passes == 1
+    assert of.gap(passes=3).norm <= found.norm * (1 + 1e-12)
+
+
+@given(seeds, st.sampled_from(FORMULATIONS))
+@settings(max_examples=20)
+def test_users_solved_in_float32_are_certified_as_they_are(seed, formulation):
+    of = case(seed, formulation, n=35, m=30, rank=2, epochs=40)
+    exact, found = of.gap(passes=0), of.gap(passes=0, dtype=np.float32)
+    assert found.evaluated.value == pytest.approx(exact.evaluated.value, rel=1e-9)
+    assert exact.evaluated.value <= found.evaluated.value + exact.evaluated.rounding.value
+    assert 1e-10 < found.evaluated.left / found.evaluated.norm < 1e-4
+    assert exact.evaluated.left < 1e-11 * found.evaluated.norm
+
+
 def test_more_passes_bring_the_bound_down():
     of = case(8, "implicit", n=400, m=300, rank=4, epochs=60, density=0.1, regularization=60.0)
     found = of.gap(passes=12)

@@ -45,6 +45,7 @@ class Factorization(Means):
         option("Problem", help="Implicit as well: what is there weighs 1, and every pair this as a 0 besides."),
     ] = None
     biases: Annotated[bool, option("Problem", "--biases", help="Ratings as mean + bias + bias + u·v.")] = False
+    centre: Annotated[bool, option("Problem", "--centre", help="Ratings as mean + u·v.")] = False
     nonnegative: Annotated[bool, option("Problem", "--nonnegative", help="Factors that are zero or more.")] = False
     tol: Annotated[float, option("Problem", help="Relative norm of the gradient the certificate must reach.")] = 1e-3
     gap: Annotated[

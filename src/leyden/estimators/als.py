@@ -39,7 +39,7 @@ class ALS(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     ----------
     n_components : int or "auto", default 64
         Number of factors; see ``rank`` of :func:`leyden.als`.
-    regularization, scaling, implicit, alpha, background, biases, nonnegative
+    regularization, scaling, implicit, alpha, background, biases, centre, nonnegative
         As in :func:`leyden.als`.
     tol, gap, epochs, start, accelerate, max_rank, method, memory, threads, checkpoint, progress
         As in :func:`leyden.als`.
@@ -53,7 +53,7 @@ class ALS(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     item_bias_ : ndarray, shape (n_features,)
         Zeros without ``biases``.
     mean_ : float
-        Of the ratings with ``biases``; zero without.
+        Of the ratings with ``biases`` or ``centre``; zero without.
     n_components_, n_features_in_, n_epochs_ : int
     feature_names_in_ : ndarray of str, shape (n_features,)
         Where the columns have names.
@@ -94,6 +94,7 @@ class ALS(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         alpha: float = 1.0,
         background: float | None = None,
         biases: bool = False,
+        centre: bool = False,
         nonnegative: bool = False,
         tol: float = 1e-3,
         gap: float | None = None,
@@ -115,6 +116,7 @@ class ALS(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.alpha = alpha
         self.background = background
         self.biases = biases
+        self.centre = centre
         self.nonnegative = nonnegative
         self.tol = tol
         self.gap = gap
@@ -189,7 +191,7 @@ class ALS(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         u = check_array(X, dtype=np.float64)
         if u.shape[1] != self._n_features_out:
             raise DataError(f"there are {u.shape[1]:,} columns for {self._n_features_out:,} factors")
-        offset = u[:, self.n_components_ :] + self.mean_ if self.biases else 0.0
+        offset = u[:, self.n_components_ :] + self.mean_ if self.biases else self.mean_
         return u[:, : self.n_components_] @ self.components_ + self.item_bias_ + offset
 
     def scores(self, X: Any) -> np.ndarray:
@@ -229,7 +231,7 @@ class ALS(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             u[:, : self.n_components_], self.components_.T, k, exclude=ratings if exclude_seen else None,
             item_offset=self.item_bias_, threads=self.threads,
         )  # fmt: skip
-        return items, scores + (u[:, self.n_components_ :] + self.mean_ if self.biases else 0.0)
+        return items, scores + (u[:, self.n_components_ :] + self.mean_ if self.biases else self.mean_)
 
     def score(self, X: Any, y: Any = None, *, held_out: Any = None) -> float:
         """How well some ratings of users are foretold from their others: the larger, the better.

@@ -569,6 +569,19 @@ def image_kept(indptr, indices, kept, unobserved, u, penalties, x, low, image, r
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
+def image(indptr, indices, values, form, x, out, y):
+    """``out += HᵀH x`` of rows with entries ``form[0] + form[1] value``; x, out (items, b) and y (1, b) of one type."""
+    b = x.shape[1]
+    for i in range(len(indptr) - 1):
+        for k in range(b):
+            y[0, k] = 0
+        for e in range(indptr[i], indptr[i + 1]):
+            row_axpy(x, indices[e], x.dtype.type(form[0] + form[1] * values[e]), y, 0, 0, b)
+        for e in range(indptr[i], indptr[i + 1]):
+            row_axpy(y, 0, x.dtype.type(form[0] + form[1] * values[e]), out, indices[e], 0, b)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
 def packed_starts(width):
     """Where each row of a packed upper triangle begins: row i holds the columns from ``i - i % 16`` on."""
     starts = np.empty(width + 1, np.int64)

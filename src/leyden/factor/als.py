@@ -45,6 +45,7 @@ from leyden.factor.krylov import gaussian
 from leyden.factor.objective import Objective
 from leyden.factor.optimality import Gap, gap
 from leyden.factor.resident import Resident
+from leyden.factor.start import spectral
 from leyden.factor.streamed import BLOCK_NBYTES, ItemStep, Workshop
 from leyden.factor.survey import Survey, as_ratings, survey
 from leyden.plan import PassPlan, Plan, machine, verb
@@ -63,8 +64,8 @@ VANISHED = 1e-15
 
 #: Passes of block Lanczos that a certificate may take, and one that has a gap to show.
 GAP_PASSES, MOST_PASSES = 12, 200
-#: Ratings from which a gap that nobody asked for is bounded by what the first pass says, and users solved in float32.
-MANY_RATINGS = 100_000_000
+#: Ratings times factors from which a gap that nobody asked for is bounded by what one pass says, users in float32.
+MUCH_WORK = 200_000_000
 
 #: Ratings of an item, on average, that a sample of the users keeps, and the smallest part that is worth sampling.
 SAMPLED, LEAST_STRIDE = 200, 8
@@ -85,6 +86,7 @@ class Options:
     rank: int
     most: int
     biases: bool
+    centre: bool
     nonnegative: bool
     tol: float
     gap: float | None
@@ -109,6 +111,7 @@ def als(
     alpha: float = 1.0,
     background: float | None = None,
     biases: bool = False,
+    centre: bool = False,
     nonnegative: bool = False,
     tol: float = 1e-3,
     gap: float | None = None,
@@ -149,6 +152,8 @@ def als(
         with target zero.
     biases : bool, default False
         Explicit ratings as ``mean + b_i + c_j + u_i·v_j``, the biases regularised like the factors.
+    centre : bool, default False
+        Explicit ratings as ``mean + u_i·v_j``; with biases they are.
     nonnegative : bool, default False
         Whether factors are to be zero or more (biases may be anything). The duality gap is then relative to factors of
         either sign, and need not close.
@@ -159,7 +164,8 @@ def als(
     epochs : int, default 100
         The most epochs to make over all users; when there are very many, some over a part of them come first.
     start : {"random", "spectral"} or ndarray, shape (items, rank)
-        Item factors to begin with; spectral: right singular vectors of the ratings, with zeros where there are none.
+        Item factors to begin with; spectral: along the leading right singular vectors of the ratings, found in two
+        passes, which takes fewer epochs and fits less noise in the first of them.
     accelerate : bool, default True
         Whether to extrapolate from epoch to epoch. The objective never rises.
     max_rank : int, default 256
@@ -208,10 +214,9 @@ def als(
         background=None if background is None else check.positive("background", background),
     )
     return plan(
-        ratings, rank, objective, biases=biases, nonnegative=nonnegative, tol=tol, gap=gap, epochs=epochs, start=start,
-        accelerate=accelerate,
-        max_rank=max_rank, method=method, memory=memory, threads=threads, seed=seed, checkpoint=checkpoint,
-        executor=executor, progress=progress,
+        ratings, rank, objective, biases=biases, centre=centre, nonnegative=nonnegative, tol=tol, gap=gap,
+        epochs=epochs, start=start, accelerate=accelerate, max_rank=max_rank, method=method, memory=memory,
+        threads=threads, seed=seed, checkpoint=checkpoint, executor=executor, progress=progress,
     )  # fmt: skip
 
 
@@ -221,6 +226,7 @@ def plan(
     objective: Objective,
     *,
     biases: bool = False,
+    centre: bool = False,
     nonnegative: bool = False,
     tol: float = 1e-3,
     gap: float | None = None,
@@ -245,6 +251,8 @@ def plan(
         raise OptionError("biases are for explicit ratings", hint="Leave implicit or biases out.")
     if nonnegative and isinstance(rank, str):
         raise OptionError('rank="auto" is for factors of either sign', hint="Give a number.")
+    if centre and (objective.implicit or nonnegative):
+        raise OptionError("centre is for explicit ratings and factors of either sign", hint="Leave it out.")
     if nonnegative and biases:
         raise OptionError("biases are for factors of either sign", hint="Leave nonnegative or biases out.")
     if not objective.implicit and objective.background is not None:
@@ -254,6 +262,7 @@ def plan(
         rank=FIRST_RANK if automatic else check.whole("rank", rank, 1, MAX_RANK),
         most=check.whole("max_rank", max_rank, 1, MAX_RANK) if automatic else 0,
         biases=bool(biases),
+        centre=check.flag("centre", centre) or bool(biases),
         nonnegative=check.flag("nonnegative", nonnegative),
         tol=check.fraction("tol", tol),
         gap=1e-6 if gap is None and automatic else None if gap is None else check.fraction("gap", gap),
@@ -271,8 +280,6 @@ def plan(
     items = rows.shape[1]
     if isinstance(start, str):
         check.one_of("start", start, ("random", "spectral"))
-        if start == "spectral" and options.rank > min(rows.shape):
-            raise OptionError(f"a spectral start has no {options.rank} vectors of ratings of {items:,} items")
     else:
         start = np.asarray(start, np.float64)
         if start.shape != (items, options.rank + options.biases) or not np.isfinite(start).all():
@@ -284,6 +291,7 @@ def plan(
         "rank": rank,
         "objective": [str(value) for value in vars(objective).values()],
         "biases": options.biases,
+        "centre": options.centre,
         "nonnegative": options.nonnegative,
         "tol": options.tol,
         "gap": options.gap,
@@ -444,7 +452,7 @@ class _Run:
     def __init__(self, method: str, engine: Engine, rows: Rows, objective: Objective, options: Options):
         self.method, self.engine, self.rows, self.options = method, engine, rows, options
         self.survey: Survey = survey(engine, rows, objective)
-        self.objective = replace(objective, mean=self.survey.mean) if options.biases else objective
+        self.objective = replace(objective, mean=self.survey.mean) if options.centre else objective
         n, m = rows.shape
         self.user_penalties = self.objective.penalties(self.survey.most, m)
         counts = self.survey.item_counts
@@ -589,14 +597,7 @@ class _Run:
         return math.sqrt(max(math.sqrt(max(size**2 - mean**2, 0.0)), 1e-6 * size)) or 1.0
 
     def _spectral(self, rank: int) -> np.ndarray:
-        """Leading right singular vectors of the ratings, as long as those of a random start."""
-        from leyden.factor.svd import svd
-
-        options = self.options
-        found = svd(self.rows, rank, tol=0.1, memory=options.memory, threads=options.threads, seed=options.seed,
-                    progress=options.progress, executor=options.executor)  # fmt: skip
-        self.engine.trace.passes += found.trace.passes
-        return found.Vt.T * (found.s / max(found.s[0], 1e-300)) * math.sqrt(len(found.Vt.T))
+        return spectral(self.engine, self.rows, self.objective, rank, self.survey.size, self.options.seed)
 
     def _descend(
         self, v: np.ndarray, rank: int, dtype: Any, goal: float, most: int, fine: bool, part: Rows | None = None
@@ -658,7 +659,7 @@ class _Run:
     def _certify(self, v: np.ndarray, rank: int, step: float) -> Gap:
         options = self.options
         # Small problems are certified in full; of large ones each pass counts.
-        brief = self.method == "streamed" and self.survey.ratings > MANY_RATINGS and options.gap is None
+        brief = options.gap is None and self.survey.ratings * padded(rank) > MUCH_WORK
         with single_threaded_blas():
             found = gap(
                 self.engine, self.rows, self.objective, self._compact(v, rank), self.user_penalties,

@@ -151,7 +151,7 @@ class ALSResult(Solution):
     item_factors : ndarray, shape (items, rank)
     item_bias : ndarray, shape (items,), or None
     mean : float
-        Of explicit ratings, with biases; zero without.
+        Of explicit ratings, with biases or ``centre``; zero without.
     rank : int
     history : list of dict
         The objective before and after each epoch, and its relative step.
@@ -494,7 +494,7 @@ class ALSResult(Solution):
             failures = []
             if not np.array_equal(seen.item_counts, model.item_counts):
                 failures.append("the data has other numbers of ratings than what was solved")
-            if model.biases and abs(seen.mean - self.mean) > 1e-9 * (1 + abs(seen.mean)):
+            if model.objective.mean and abs(seen.mean - self.mean) > 1e-9 * (1 + abs(seen.mean)):
                 failures.append("the data has another mean than what was solved")
             claimed = self.certificate.bounds.get("duality_gap")
             enough = self.gap or (claimed.value if claimed else 0.0)
