@@ -17,9 +17,9 @@ from leyden.factor.resident import Resident
 USERS, ITEMS, BLOCK = 2000, 60, 250
 
 PROBLEMS = {
-    "explicit": {"rank": 3, "regularization": 1.0, "biases": True, "tol": 1e-4},
+    "explicit": {"rank": 3, "regularization": 1.0, "biases": True, "tol": 1e-3},
     "implicit": {"rank": 3, "regularization": 20.0, "implicit": True, "alpha": 2.0},
-    "any rank": {"rank": "auto", "regularization": 25.0, "gap": 1e-4},
+    "any rank": {"rank": "auto", "regularization": 25.0, "gap": 1e-3},
 }
 
 
@@ -69,7 +69,7 @@ def assert_same_bits(one, other):
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("method", ["streamed", "resident"])
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.8, 0.95, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
 def test_after_a_read_error_at_any_block_it_goes_on_where_it_was(matrix, tmp_path, problem, method, share):
     rows = opened(matrix)
     seen = counted(rows)
@@ -85,7 +85,7 @@ def test_after_a_read_error_at_any_block_it_goes_on_where_it_was(matrix, tmp_pat
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("epoch", [0, 1, 4])
+@pytest.mark.parametrize("epoch", [0, 3])
 def test_stopped_in_the_middle_of_an_epoch_in_memory(matrix, tmp_path, monkeypatch, problem, epoch):
     expected = factored(matrix, problem, "resident")
     made, whole = [], Resident.epoch
