@@ -26,6 +26,7 @@ from leyden.factor.objective import Objective
 from leyden.factor.optimality import Evaluation, Kept, KeptImage
 from leyden.factor.orthogonal import Basis, FactorGram
 from leyden.factor.reductions import BlockImage, FrameGram
+from leyden.factor.start import StartImage
 from leyden.factor.streamed import ItemStep
 from leyden.factor.survey import _Survey
 from leyden.rows import Block
@@ -68,7 +69,7 @@ def block_image(rows, seed):
 
 
 #: Reductions over sparse rows, users, of ratings.
-OF_RATINGS = _Survey, ItemStep, Evaluation, KeptImage
+OF_RATINGS = _Survey, ItemStep, Evaluation, KeptImage, StartImage
 
 
 def ratings(rows, start, stop):
@@ -102,6 +103,12 @@ def kept_image(rows, seed):
     return KeptImage(evaluation(rows, seed), kept)
 
 
+def start_image(rows, seed):
+    x = np.zeros((D, 16))
+    x[:, :2] = np.random.default_rng(seed).standard_normal((D, 2))
+    return StartImage(objective(seed), x, 3.0, np.float64)
+
+
 CASES = {
     Gram: lambda rows, seed: Gram(coordinates(rows), np.float64, 16),
     TSQR: lambda rows, seed: TSQR(coordinates(rows)),
@@ -119,6 +126,7 @@ CASES = {
     ItemStep: item_step,
     Evaluation: evaluation,
     KeptImage: kept_image,
+    StartImage: start_image,
 }
 
 

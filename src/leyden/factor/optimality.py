@@ -367,7 +367,7 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
     @property
     def state_nbytes(self) -> int:
         (m, d), b = self.v.shape, self.x.shape[1]
-        return 8 * (m * (d + b) + d * (2 * d + b + 2) + 24)
+        return 8 * (m * (d + b + 1) + d * (2 * d + b + 2) + 25)
 
     @property
     def scratch_nbytes(self) -> int:

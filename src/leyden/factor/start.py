@@ -21,12 +21,12 @@ kernels: Any = _als_kernels
 POWERS = 2
 
 
-class _Image(Reduction[np.ndarray, np.ndarray]):
+class StartImage(Reduction[np.ndarray, np.ndarray]):
     """``GᵀG X`` with ``G = −∇ℓ(0)``, which is ``ω τ`` where there are ratings."""
 
-    def __init__(self, objective: Objective, x: np.ndarray, size: float):
+    def __init__(self, objective: Objective, x: np.ndarray, size: float, dtype: Any = np.float32):
         self.form = objective.whole[2:] / size
-        self.x = aligned.copy(x, np.float32)
+        self.x = aligned.copy(x, dtype)
         self._scratch = Scratch()
 
     @property
@@ -34,11 +34,11 @@ class _Image(Reduction[np.ndarray, np.ndarray]):
         return self.x.nbytes
 
     def start(self) -> np.ndarray:
-        return aligned.zeros(self.x.shape, np.float32)
+        return aligned.zeros(self.x.shape, self.x.dtype)
 
     def update(self, state: np.ndarray, block: Block) -> np.ndarray:
         data: Any = block.data
-        y = self._scratch.array("y", (1, self.x.shape[1]), np.float32)
+        y = self._scratch.array("y", (1, self.x.shape[1]), self.x.dtype)
         kernels.image(np.asarray(data.indptr, np.int64), data.indices, data.data, self.form, self.x, state, y)
         return state
 
@@ -66,7 +66,7 @@ def spectral(engine: Engine, rows: Rows, objective: Objective, rank: int, size: 
     x = np.zeros((items, padded(rank)))
     x[:, :rank] = gaussian(items, rank, seed)
     for k in range(POWERS):
-        (image,) = engine.sweep(rows, [_Image(objective, x, size or 1.0)], f"start {k + 1}")
+        (image,) = engine.sweep(rows, [StartImage(objective, x, size or 1.0)], f"start {k + 1}")
         x = image.astype(np.float64)
         x /= np.abs(x).max() or 1.0
     x = x[:, :rank]
