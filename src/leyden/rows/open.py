@@ -7,7 +7,7 @@ import glob
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from leyden.rows.roles import SplitTarget, WithRoles
 from leyden.rows.schema import float_dtype
 from leyden.rows.sparse import CSRRows, is_sparse
 from leyden.rows.stored import StoredArray
+
+if TYPE_CHECKING:
+    from leyden.rows.table import TableRows
 
 FORMATS = {
     ".npy": "npy",
@@ -132,6 +135,44 @@ def open(
     if columns is not None:
         rows = _with_columns(rows, columns)
     return _with_dtype(rows, dtype)
+
+
+def open_columns(source: Any, columns: Sequence[str], nulls: str) -> TableRows:
+    """A table whose columns may hold anything, to be read batch by batch.
+
+    Parameters
+    ----------
+    source : path, glob, folder or list of paths; or data frame
+    columns : sequence of str
+    nulls : {"error", "drop"}
+    """
+    options = {"columns": columns, "nulls": nulls, "encode": False}
+    if not are_paths(source):
+        return _open_table("arrow", source, "table", {}, options)  # type: ignore[return-value]
+    paths, name = find_files(source, None)
+    if name not in TABLES:
+        raise OptionError(f"a {name} file is no table with names and types", where=name_of(source))
+    return _open_table(name, paths, name_of(source), {}, options)  # type: ignore[return-value]
+
+
+def column_names(source: Any) -> tuple[str, ...]:
+    """The names of a table's columns, from paths or a data frame."""
+    if is_frame(source):
+        import pyarrow as pa
+
+        return tuple(pa.RecordBatchReader.from_stream(source).schema.names)
+    paths, name = find_files(source, None)
+    if name == "parquet":
+        from leyden.rows.parquet import open_parquet
+
+        with open_parquet(paths[0]) as file:
+            return tuple(file.schema_arrow.names)
+    if name in TABLES:
+        from leyden.rows.csv import column_names as names_in
+        from leyden.rows.csv import header
+
+        return tuple(names_in(header(paths[0]), paths[0], "," if name == "csv" else "\t"))
+    raise OptionError(f"a {name} file is no table with names and types", where=name_of(source))
 
 
 # ---------------------------------------------------------------- sources

@@ -50,7 +50,7 @@ class ParquetRows(TableRows):
         self._row_groups: list[list[int]] = []
         schemas = []
         for i, path in enumerate(self._paths):
-            with _open(path) as file:
+            with open_parquet(path) as file:
                 schemas.append((path, file.schema_arrow))
                 groups = _row_groups(file)
             starts = np.concatenate([[0], np.cumsum(groups)])
@@ -95,7 +95,7 @@ class ParquetRows(TableRows):
         """File ``i``, opened once by each thread as long as it stays in it."""
         held = getattr(self._local, "file", None)
         if held is None or held[0] != i:
-            file = _open(self._paths[i], read_dictionary=self._text)
+            file = open_parquet(self._paths[i], read_dictionary=self._text)
             if _row_groups(file) != self._row_groups[i]:
                 raise DataError("the file changed since it was opened", where=self._paths[i], hint="Open it again.")
             held = self._local.file = (i, file)
@@ -106,7 +106,7 @@ class ParquetRows(TableRows):
         return f"{self._paths[i]}, row {first + row:,}"
 
 
-def _open(path: str, **options: Any) -> Any:
+def open_parquet(path: str, **options: Any) -> Any:
     import pyarrow.parquet as pq
 
     try:
@@ -131,7 +131,7 @@ def _row_groups(file: Any) -> list[int]:
 
 def _sizes(path: str, columns: Sequence[str]) -> tuple[int, float]:
     """Bytes in a file that these columns take, and bytes of memory that decoding any row group takes."""
-    with _open(path) as file:
+    with open_parquet(path) as file:
         meta = file.metadata
         leaves = [c for c in range(meta.num_columns) if meta.schema.column(c).path in columns]
         stored, decoder = 0, 0.0

@@ -45,8 +45,12 @@ def choose(
     drop_first: bool = False,
     nulls: str = "error",
     dtype: Any = None,
+    encode: bool = True,
 ) -> Choice:
-    """Check the options of a table against the schema of each of its files, given as (path, pyarrow.Schema)."""
+    """Check the options of a table against the schema of each of its files, given as (path, pyarrow.Schema).
+
+    Without ``encode`` columns may hold anything: only batches of them will be read.
+    """
     schema = types_by_column(schemas)
     if nulls not in ("error", "mean", "drop"):
         raise OptionError(f"nulls={nulls!r} is not known", hint='Choose "error", "mean" or "drop".')
@@ -74,13 +78,15 @@ def choose(
     check_agreement(schemas, (*features, *roles))
     if categorical == "auto":
         named = tuple(name for name in features if "text" in map(kind, schema[name]))
-    for name in features:
+    for name in features if encode else ():
         for type_ in schema[name]:
             _check_feature(name, type_, name in named, source)
     for name in (*targets, *([weight] if weight else [])):
         for type_ in schema[name]:
             if kind(type_) not in ("number", "null"):
                 raise DataError(f"column '{name}' holds {type_}, not numbers", where=source)
+    if not encode:
+        dtype = np.float64
     numeric = [type_ for name in features if name not in named for type_ in schema[name]]
     return Choice(features, targets, weight, group, named, drop_first, nulls, _block_dtype(numeric, dtype))
 

@@ -137,6 +137,16 @@ class TableRows(Rows):
         data = dense if dense is not None else _stack(parts, self.shape[1])
         return Block(start, data, target, weight, np.concatenate(groups) if groups else None)
 
+    def batches(self, start: int, stop: int) -> Iterator[Any]:
+        """Rows ``start`` to ``stop`` as Arrow record batches of the columns that were chosen, not turned into numbers."""
+        cursor = self._cursor_at(start)
+        while start < stop:
+            batch = self._take(cursor, stop - start)
+            if self.choice.nulls != "drop":
+                self._refuse_nulls(batch, start)
+            start += batch.num_rows
+            yield batch
+
     def _cursor_at(self, row: int) -> Cursor:
         """This thread's cursor, moved to a row: onwards within a piece, otherwise from the start of its piece."""
         cursor = getattr(self._local, "cursor", None)

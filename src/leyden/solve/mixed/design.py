@@ -1,0 +1,340 @@
+"""The design of a mixed model: rows of numbers, made from a table and a formula.
+
+A row of the design is ``[x | z₁ | z₂ | …]``: the columns of the fixed effects, then those of each random term. The
+target, the weight and the codes of the groups are its roles. A table that fits into memory is turned into numbers once;
+a longer one is turned into numbers again, block by block, in every pass. Nothing needs to be sorted: what is summed for
+a group is added to by its code.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from leyden.engine.budget import format_bytes
+from leyden.errors import BudgetError, DataError, OptionError
+from leyden.rows.base import Block, Rows
+from leyden.rows.open import open_columns
+from leyden.rows.table import TableRows
+from leyden.solve.mixed.formula import ModelFormula
+from leyden.solve.mixed.groups import Groups, grouped
+
+#: Of the budget, what the design may take to be kept in memory.
+KEPT = 0.4
+
+#: Rows that the columns of a formula are found from when not all can be in memory.
+HEAD_ROWS = 2**16
+
+
+@dataclass(frozen=True)
+class Term:
+    """A random term in the design.
+
+    Attributes
+    ----------
+    groups : Groups
+    columns : tuple of str
+        The coefficients that each group has.
+    place : slice
+        Where they stand in a row.
+    correlated : bool
+    """
+
+    groups: Groups
+    columns: tuple[str, ...]
+    place: slice
+    correlated: bool
+
+    @property
+    def k(self) -> int:
+        """Coefficients of a group."""
+        return len(self.columns)
+
+    @property
+    def size(self) -> int:
+        """Coefficients of all groups."""
+        return self.k * len(self.groups)
+
+
+@dataclass(frozen=True)
+class Design:
+    """A model's rows.
+
+    Attributes
+    ----------
+    formula : ModelFormula
+    rows : Rows
+        Blocks of ``[x | z₁ | …]`` with ``group`` (m, terms), the code of each row in each term.
+    fixed : tuple of str
+        Names of the fixed effects.
+    terms : tuple of Term
+        The one with the most coefficients first.
+    absorbed : tuple of Groups
+    clusters : tuple of Groups
+        Beside the model: what standard errors are to be robust to.
+    """
+
+    formula: ModelFormula
+    rows: Rows
+    fixed: tuple[str, ...]
+    terms: tuple[Term, ...]
+    absorbed: tuple[Groups, ...] = ()
+    clusters: tuple[Groups, ...] = ()
+
+    @property
+    def p(self) -> int:
+        """Fixed effects."""
+        return len(self.fixed)
+
+    @property
+    def codes(self) -> np.ndarray:
+        """The code of each row in each term, shape (n, terms)."""
+        return self.rows.codes  # type: ignore[attr-defined, no-any-return]
+
+
+def design(
+    formula: ModelFormula,
+    data: Any,
+    *,
+    weight: str | None = None,
+    clusters: Sequence[str] = (),
+    missing: str = "error",
+    memory: int,
+) -> Design:
+    """The design of ``formula`` for a table.
+
+    Raises
+    ------
+    DataError, OptionError, BudgetError
+    """
+    reader = _Reader(formula, weight)
+    names = [tuple(name.split(":")) for name in clusters]
+    grouping = [*(term.group for term in formula.random), *formula.absorb, *names]
+    used = dict.fromkeys([*reader.variables, *(name for columns in grouping for name in columns)])
+    if weight is not None:
+        used[weight] = None
+    table = open_columns(data, list(used), "drop" if missing == "drop" else "error")
+    every = _groups(table, grouping, memory)
+    groups, absorbed = every[: len(formula.random)], every[len(formula.random) :]
+    absorbed, beside = absorbed[: len(formula.absorb)], absorbed[len(formula.absorb) :]
+    reader.learn(table, memory)
+    order = sorted(range(len(groups)), key=lambda t: -len(groups[t]) * len(reader.columns[t + 1]))
+    starts = np.cumsum([0, *(len(columns) for columns in reader.columns)])
+    terms = tuple(
+        Term(groups[t], reader.columns[t + 1], slice(starts[t + 1], starts[t + 2]), formula.random[t].correlated)
+        for t in order
+    )
+    codes = np.stack([term.groups.codes for term in terms], axis=1) if terms else np.zeros((table.shape[0], 0), np.int32)
+    rows = DesignRows(table, reader, codes, memory)
+    return Design(formula, rows, reader.columns[0], terms, tuple(absorbed), tuple(beside))
+
+
+class _Reader:
+    """Turns batches of a table into rows of the design."""
+
+    def __init__(self, formula: ModelFormula, weight: str | None):
+        from formulaic import Formula
+        from formulaic.errors import FormulaicError
+
+        self.formula, self.weight = formula, weight
+        try:
+            self._sides = [Formula(side) for side in (formula.fixed, *(term.columns for term in formula.random))]
+            self._target = Formula(f"{formula.target} - 1")
+        except FormulaicError as error:
+            raise OptionError(f"the formula '{formula}' cannot be read ({error})") from None
+        variables = [variable for side in (self._target, *self._sides) for variable in side.required_variables]
+        self.variables = list(dict.fromkeys(map(str, variables)))
+        self.columns: list[tuple[str, ...]] = []
+        self._specs: list[Any] = []
+        self._categories: dict[str, Any] = {}
+
+    def learn(self, table: TableRows, memory: int) -> None:
+        """Find the columns: from all rows when they fit into memory, or else from the first."""
+        import pyarrow as pa
+
+        n = table.shape[0]
+        self.whole = n * 8.0 * (4 * len(self.variables) + 4) < KEPT * memory
+        batches = list(table.batches(0, n if self.whole else min(n, HEAD_ROWS)))
+        table.release()
+        texts = [name for name, type_ in zip(batches[0].schema.names, batches[0].schema.types, strict=True)
+                 if name in self.variables and _is_text(type_)]  # fmt: skip
+        for name in texts:
+            self._categories[name] = _different(name, table if not self.whole else batches)
+        self.frame = self._frame(pa.Table.from_batches(batches))
+        self._specs = [self._matrix(side, self.frame).model_spec for side in (self._target, *self._sides)]
+        if self._specs[0].column_names and len(self._specs[0].column_names) != 1:
+            raise OptionError(f"the target '{self.formula.target}' makes {len(self._specs[0].column_names)} columns")
+        if not self.whole:
+            self.frame = None
+            for spec in self._specs:
+                if spec.transform_state:
+                    raise OptionError(
+                        f"{next(iter(spec.transform_state))} looks at all rows at once, and they do not fit into memory",
+                        hint="Compute it beforehand, or give more with memory=.",
+                    )
+        self.columns = [tuple(_plain(name) for name in spec.column_names) for spec in self._specs[1:]]
+        for term, columns in zip(self.formula.random, self.columns[1:], strict=True):
+            if not columns:
+                raise OptionError(f"the random term ({term.columns} | {term.name}) has no columns")
+
+    def read(self, batches: list[Any] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Rows of the design, target and weight; of the frame that was learnt from when no batches are given."""
+        import pyarrow as pa
+
+        frame = self.frame if batches is None else self._frame(pa.Table.from_batches(batches))
+        y, *sides = (np.asarray(self._matrix(spec, frame), np.float64) for spec in self._specs)
+        weight = None if self.weight is None else frame[self.weight].to_numpy(np.float64)
+        return np.ascontiguousarray(np.concatenate(sides, axis=1)), y[:, 0], weight
+
+    def _matrix(self, side: Any, frame: Any) -> Any:
+        from formulaic.errors import FormulaicError
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return side.get_model_matrix(frame, output="numpy", na_action="ignore")
+        except (FormulaicError, TypeError, ValueError, KeyError, NameError) as error:
+            raise DataError(
+                f"the formula cannot be computed ({_first_line(error)})", hint="Check its functions and columns."
+            ) from None
+
+    def _frame(self, table: Any) -> Any:
+        import pandas as pd
+
+        series = {}
+        for name in table.column_names:
+            column = table.column(name)
+            if name in self._categories:
+                series[name] = pd.Categorical(_strings(column), categories=self._categories[name])
+            elif name in self.variables or name == self.weight:
+                series[name] = _numbers(name, column)
+        return pd.DataFrame(series, index=pd.RangeIndex(table.num_rows))
+
+
+class DesignRows(Rows):
+    """Blocks of a design, from memory or made again from a table whenever they are read.
+
+    Attributes
+    ----------
+    codes : ndarray of int32, shape (n, terms)
+    """
+
+    targets = ("target",)
+    has_group = True
+
+    def __init__(self, table: TableRows, reader: _Reader, codes: np.ndarray, memory: int):
+        n, d = table.shape[0], sum(map(len, reader.columns))
+        self.table, self.reader, self.codes = table, reader, codes
+        self.shape, self.dtype, self.source = (n, d), np.dtype(np.float64), table.source
+        self.columns = tuple(name for side in reader.columns for name in side)
+        self.targets, self.has_weight = (reader.formula.target,), reader.weight is not None
+        self.files = table.files
+        self.row_nbytes = 8.0 * (d + 1 + self.has_weight)
+        self.in_memory = reader.whole
+        self.decodes = not self.in_memory
+        self.piece_rows = table.piece_rows
+        self._kept: tuple[Any, ...] | None = None
+        if self.in_memory:
+            if n * self.row_nbytes > KEPT * memory:
+                raise BudgetError(
+                    f"the design takes {format_bytes(n * self.row_nbytes)} and {format_bytes(KEPT * memory)} are there",
+                    hint="Give more with memory=.",
+                )
+            self._kept, reader.frame = reader.read(None), None
+        self.stored_nbytes = int(n * self.row_nbytes) if self.in_memory else table.stored_nbytes
+
+    def read(self, start: int, stop: int, buffer: Any = None) -> Block:
+        if self._kept is not None:
+            data, y, weight = (None if part is None else part[start:stop] for part in self._kept)
+        else:
+            data, y, weight = self.reader.read(list(self.table.batches(start, stop)))
+        return Block(start, data, y[:, None], weight, self.codes[start:stop])
+
+    def reader_nbytes(self, rows: int) -> float:
+        return 0.0 if self.in_memory else self.table.reader_nbytes(rows) + 3 * rows * self.row_nbytes
+
+    def release(self) -> None:
+        self.table.release()
+
+    def locate(self, row: int) -> str:
+        return self.table.locate(row)
+
+
+def _groups(table: TableRows, grouping: Sequence[tuple[str, ...]], memory: int) -> list[Groups]:
+    """The groups of each of several combinations of columns, in one pass over these columns."""
+    import pyarrow as pa
+
+    if not grouping:
+        return []
+    n = table.shape[0]
+    names = list(dict.fromkeys(name for columns in grouping for name in columns))
+    if n * (12 * len(names) + 8 * len(grouping)) > memory:
+        raise BudgetError(
+            f"the groups of {n:,} rows do not fit into {format_bytes(memory)}", hint="Give more with memory=."
+        )
+    batches = [batch.select(names) for batch in table.batches(0, n)]
+    table.release()
+    columns = pa.Table.from_batches(batches)
+    found: dict[tuple[str, ...], Groups] = {}
+    for combined in grouping:
+        if combined not in found:
+            found[combined] = grouped([(name, columns.column(name)) for name in combined], table.source)
+    return [found[combined] for combined in grouping]
+
+
+def _is_text(type_: Any) -> bool:
+    from leyden.rows.schema import kind
+
+    return kind(type_) == "text"
+
+
+def _different(name: str, table: TableRows | list[Any]) -> list[Any]:
+    """The different values of a column of text, in order."""
+    from leyden.rows.encoding import categories_in, in_order
+
+    batches = table if isinstance(table, list) else table.batches(0, table.shape[0])
+    values: set[Any] = set()
+    for batch in batches:
+        values |= categories_in(batch.column(name))
+    if not isinstance(table, list):
+        table.release()
+    return in_order(values)
+
+
+def _strings(column: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.to_pandas()
+
+
+def _numbers(name: str, column: Any) -> np.ndarray:
+    """A column of numbers as float64 or int64, for formulas."""
+    import pyarrow as pa
+
+    from leyden.rows.encoding import numbers
+    from leyden.rows.schema import kind
+
+    if kind(column.type) == "time":
+        raise DataError(
+            f"column '{name}' holds dates or times ({column.type}), not numbers",
+            hint="Turn it into numbers first (hours since a date, say).",
+        )
+    if kind(column.type) not in ("number", "null"):
+        raise DataError(f"column '{name}' holds {column.type}, neither numbers nor text")
+    if pa.types.is_unsigned_integer(column.type):
+        column = column.cast(pa.int64())
+    return numbers(column)
+
+
+def _plain(name: str) -> str:
+    return name.replace("`", "")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")

@@ -1,0 +1,105 @@
+"""Groups: which rows belong together, by the values of a column or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from leyden.errors import DataError
+from leyden.rows.ids import Ids
+
+#: What joins the names of combined groups.
+JOIN = ":"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which group each row belongs to.
+
+    Attributes
+    ----------
+    name : str
+        Of the column, or of several joined by colons.
+    codes : ndarray of int32, shape (n,)
+        The number of each row's group; groups are numbered in the order of their ids.
+    ids : Ids
+        What the groups are called in the data.
+    """
+
+    name: str
+    codes: np.ndarray
+    ids: Ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """Rows of each group."""
+        return np.bincount(self.codes, minlength=len(self))
+
+
+def grouped(columns: Sequence[tuple[str, Any]], source: str) -> Groups:
+    """Groups by the combinations of values of columns.
+
+    Parameters
+    ----------
+    columns : sequence of (str, pyarrow.ChunkedArray)
+        Names, and the values without nulls.
+    source : str
+
+    Raises
+    ------
+    DataError
+        If a column holds measurements or anything else that does not name groups.
+    """
+    name = JOIN.join(name for name, _ in columns)
+    codes, values = _encode(*columns[0], source)
+    if len(columns) > 1:
+        values = np.array([str(value) for value in values], object)
+        for other in columns[1:]:
+            more, others = _encode(*other, source)
+            pairs, inverse = np.unique(codes.astype(np.int64) * len(others) + more, return_inverse=True)
+            first, second = np.divmod(pairs, len(others))
+            values = np.array([f"{values[i]}{JOIN}{others[j]}" for i, j in zip(first, second, strict=True)], object)
+            codes = inverse.astype(np.int32)
+    return Groups(name, codes, Ids.of(values, name))
+
+
+def _encode(name: str, column: Any, source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of a column's values, and the values in increasing order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        whole = column.cast(pa.float64())
+        if not pc.all(pc.and_(pc.is_finite(whole), pc.equal(whole, pc.floor(whole)))).as_py():
+            raise DataError(
+                f"column '{name}' holds {kind}: its values are measurements, and name no groups",
+                where=source,
+                hint="Give a column of text or of whole numbers.",
+            )
+        column = whole.cast(pa.int64())
+    elif pa.types.is_boolean(kind):
+        column = column.cast(pa.int64())
+    elif pa.types.is_integer(kind):
+        column = column.cast(pa.int64())
+    elif pa.types.is_temporal(kind):
+        column = column.cast(pa.string())
+    elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        raise DataError(f"column '{name}' holds {kind}, which names no groups", where=source)
+    encoded = column.dictionary_encode().unify_dictionaries()
+    values = encoded.chunk(0).dictionary
+    order = np.asarray(pc.sort_indices(values))
+    rank = np.empty(len(order), np.int32)
+    rank[order] = np.arange(len(order), dtype=np.int32)
+    codes = np.concatenate([rank[np.asarray(chunk.indices)] for chunk in encoded.chunks])
+    ordered = values.take(pa.array(order))
+    integers = pa.types.is_integer(values.type)
+    return codes, ordered.to_numpy() if integers else np.array(ordered.to_pylist(), object)
