@@ -29,6 +29,8 @@ _HOME = {
     "RatingsWriter": "leyden.rows.ratings_writer",
     "lstsq": "leyden.solve.lstsq",
     "LeastSquares": "leyden.solve.least_squares",
+    "mixed": "leyden.solve.mixed.model",
+    "MixedModel": "leyden.solve.mixed.result",
     "svd": "leyden.factor.svd",
     "pca": "leyden.factor.svd",
     "SVD": "leyden.factor.decomposition",
@@ -90,6 +92,8 @@ if TYPE_CHECKING:
     from leyden.solution import Solution, load, verify
     from leyden.solve.least_squares import LeastSquares
     from leyden.solve.lstsq import lstsq
+    from leyden.solve.mixed.model import mixed
+    from leyden.solve.mixed.result import MixedModel
 
 
 def __getattr__(name: str) -> Any:

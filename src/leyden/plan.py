@@ -300,3 +300,10 @@ def als(*args: Any, **options: Any) -> Plan:
     from leyden.factor.als import als
 
     return als.plan(*args, **options)
+
+
+def mixed(*args: Any, **options: Any) -> Plan:
+    """How :func:`leyden.mixed` would fit the model; takes the same arguments, runs nothing."""
+    from leyden.solve.mixed.model import mixed
+
+    return mixed.plan(*args, **options)

@@ -23,6 +23,7 @@ FORMAT = 2
 
 _KINDS = {
     "lstsq": "leyden.solve.least_squares:LeastSquares",
+    "mixed": "leyden.solve.mixed.result:MixedModel",
     "svd": "leyden.factor.decomposition:SVD",
     "pca": "leyden.factor.decomposition:PrincipalComponents",
     "qr": "leyden.factor.triangular:QR",

@@ -103,7 +103,8 @@ def _whole(array: np.ndarray) -> bytes:
 def _arrays(block: Block) -> list[np.ndarray]:
     data = block.data
     parts = [data] if isinstance(data, np.ndarray) else [data.data, data.indices, data.indptr]
-    return [part for part in (*parts, block.target, block.weight) if part is not None]
+    codes = block.group if block.group is not None and block.group.dtype.kind in "iu" else None
+    return [part for part in (*parts, block.target, block.weight, codes) if part is not None]
 
 
 def _hash(arrays: Iterable[np.ndarray]) -> bytes:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,10 @@ from leyden.rows.base import Block, Rows
 from leyden.rows.open import open_columns
 from leyden.rows.table import TableRows
 from leyden.solve.mixed.formula import ModelFormula
-from leyden.solve.mixed.groups import Groups, grouped
+from leyden.solve.mixed.groups import Groups, grouped, known_codes
+
+if TYPE_CHECKING:
+    from leyden.solve.mixed.result import MixedModel
 
 #: Of the budget, what the design may take to be kept in memory.
 KEPT = 0.4
@@ -41,13 +44,19 @@ class Term:
         The coefficients that each group has.
     place : slice
         Where they stand in a row.
-    correlated : bool
+    blocks : tuple of (str, int)
+        Structure and size of the parts of their covariance: of (1 + x | g), ("full", 2).
     """
 
     groups: Groups
     columns: tuple[str, ...]
     place: slice
-    correlated: bool
+    blocks: tuple[tuple[str, int], ...]
+
+    @property
+    def name(self) -> str:
+        """What people call the grouping."""
+        return self.groups.name
 
     @property
     def k(self) -> int:
@@ -111,6 +120,7 @@ def design(
     ------
     DataError, OptionError, BudgetError
     """
+    formula = replace(formula, random=tuple(sorted(formula.random, key=lambda term: _first(term.group, formula))))
     reader = _Reader(formula, weight)
     names = [tuple(name.split(":")) for name in clusters]
     grouping = [*(term.group for term in formula.random), *formula.absorb, *names]
@@ -119,18 +129,38 @@ def design(
         used[weight] = None
     table = open_columns(data, list(used), "drop" if missing == "drop" else "error")
     every = _groups(table, grouping, memory)
-    groups, absorbed = every[: len(formula.random)], every[len(formula.random) :]
-    absorbed, beside = absorbed[: len(formula.absorb)], absorbed[len(formula.absorb) :]
+    groups, others = every[: len(formula.random)], every[len(formula.random) :]
     reader.learn(table, memory)
-    order = sorted(range(len(groups)), key=lambda t: -len(groups[t]) * len(reader.columns[t + 1]))
-    starts = np.cumsum([0, *(len(columns) for columns in reader.columns)])
-    terms = tuple(
-        Term(groups[t], reader.columns[t + 1], slice(starts[t + 1], starts[t + 2]), formula.random[t].correlated)
-        for t in order
-    )
+    terms = sorted(_terms(formula, groups, reader), key=lambda term: -term.size)
     codes = np.stack([term.groups.codes for term in terms], axis=1) if terms else np.zeros((table.shape[0], 0), np.int32)
     rows = DesignRows(table, reader, codes, memory)
-    return Design(formula, rows, reader.columns[0], terms, tuple(absorbed), tuple(beside))
+    absorbed, beside = others[: len(formula.absorb)], others[len(formula.absorb) :]
+    return Design(formula, rows, reader.columns[0], tuple(terms), tuple(absorbed), tuple(beside))
+
+
+def _first(group: tuple[str, ...], formula: ModelFormula) -> int:
+    """Where a grouping is met first."""
+    return [term.group for term in formula.random].index(group)
+
+
+def _terms(formula: ModelFormula, groups: Sequence[Groups], reader: _Reader) -> list[Term]:
+    """One term for each grouping; several terms of a formula with the same one have a covariance of blocks."""
+    found: list[Term] = []
+    start = len(reader.columns[0])
+    for term, own, columns in zip(formula.random, groups, reader.columns[1:], strict=True):
+        k = len(columns)
+        blocks = (("full", k),) if term.correlated else (("full", 1),) * k
+        if found and found[-1].groups is own:
+            last = found.pop()
+            twice = [name for name in columns if name in last.columns]
+            if twice:
+                raise OptionError(f"two random terms of '{own.name}' have the column '{twice[0]}'")
+            first, columns, blocks = last.place.start, (*last.columns, *columns), (*last.blocks, *blocks)
+        else:
+            first = start
+        start += k
+        found.append(Term(own, columns, slice(first, start), blocks))
+    return found
 
 
 class _Reader:
@@ -190,6 +220,17 @@ class _Reader:
         weight = None if self.weight is None else frame[self.weight].to_numpy(np.float64)
         return np.ascontiguousarray(np.concatenate(sides, axis=1)), y[:, 0], weight
 
+    def explaining(self, random: bool) -> list[str]:
+        """The columns that the fixed part is made of, and the random terms with ``random``."""
+        sides = self._sides if random else self._sides[:1]
+        return list(dict.fromkeys(str(variable) for side in sides for variable in side.required_variables))
+
+    def explained(self, table: Any, random: bool) -> list[np.ndarray]:
+        """The columns of the fixed part, and with ``random`` those of each term, for the rows of another table."""
+        frame = self._frame(table)
+        specs = self._specs[1:] if random else self._specs[1:2]
+        return [np.asarray(self._matrix(spec, frame), np.float64) for spec in specs]
+
     def _matrix(self, side: Any, frame: Any) -> Any:
         from formulaic.errors import FormulaicError
 
@@ -209,7 +250,12 @@ class _Reader:
         for name in table.column_names:
             column = table.column(name)
             if name in self._categories:
-                series[name] = pd.Categorical(_strings(column), categories=self._categories[name])
+                values = _strings(column)
+                series[name] = pd.Categorical(values, categories=self._categories[name])
+                if (series[name].codes < 0).any():
+                    raise DataError(
+                        f"column '{name}' has the level {values[series[name].codes < 0].iloc[0]!r}, which is not known"
+                    )
             elif name in self.variables or name == self.weight:
                 series[name] = _numbers(name, column)
         return pd.DataFrame(series, index=pd.RangeIndex(table.num_rows))
@@ -232,7 +278,7 @@ class DesignRows(Rows):
         self.shape, self.dtype, self.source = (n, d), np.dtype(np.float64), table.source
         self.columns = tuple(name for side in reader.columns for name in side)
         self.targets, self.has_weight = (reader.formula.target,), reader.weight is not None
-        self.files = table.files
+        self.files, self.held = table.files, (codes,)
         self.row_nbytes = 8.0 * (d + 1 + self.has_weight)
         self.in_memory = reader.whole
         self.decodes = not self.in_memory
@@ -262,6 +308,32 @@ class DesignRows(Rows):
 
     def locate(self, row: int) -> str:
         return self.table.locate(row)
+
+
+def predictions(model: MixedModel, data: Any, random: bool) -> np.ndarray:
+    """The target that a fitted model expects of each row of a table in memory or in files."""
+    import pyarrow as pa
+
+    assert model.system is not None
+    built = model.system.design
+    reader: _Reader = built.rows.reader  # type: ignore[attr-defined]
+    groups = [name for term in built.formula.random for name in term.group] if random else []
+    names = list(dict.fromkeys([*reader.explaining(random), *groups]))
+    if not names:
+        raise OptionError("the model has neither columns nor groups to predict from")
+    opened = open_columns(data, names, "error")
+    table = pa.Table.from_batches(list(opened.batches(0, opened.shape[0])))
+    fixed, *sides = reader.explained(table, random)
+    expected = fixed @ model.beta
+    by_term = zip(built.formula.random, sides, strict=True) if random else ()
+    at = dict.fromkeys(model.groupings, 0)
+    for term, rows in by_term:
+        own = model.groupings[term.name]
+        codes = known_codes([(name, table.column(name)) for name in term.group], own.ids, opened.source)
+        place, there = slice(at[term.name], at[term.name] + rows.shape[1]), codes >= 0
+        at[term.name] = place.stop
+        expected[there] += np.einsum("ij,ij->i", rows[there], own.effects[codes[there], place])
+    return np.asarray(expected)
 
 
 def _groups(table: TableRows, grouping: Sequence[tuple[str, ...]], memory: int) -> list[Groups]:

@@ -8,7 +8,7 @@ be exactly there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,6 @@ from scipy.optimize import minimize
 
 from leyden.errors import DataError
 from leyden.solve.mixed.likelihood import Likelihood, Solved
-
-#: Structures of the covariance of a term.
-STRUCTURES = ("full", "diagonal", "identity")
 
 #: Parameters up to which second derivatives are taken.
 MOST_NEWTON = 60
@@ -32,12 +29,12 @@ STEP = 1e-4
 
 @dataclass(frozen=True)
 class Covariance:
-    """The covariance of a term's coefficients relative to σ².
+    """The covariance of a term's coefficients relative to σ², as a function of parameters.
 
     Attributes
     ----------
-    structure : str
-        "full", "diagonal", "identity" (one variance for all), or "given".
+    blocks : tuple of (str, int)
+        Structure and size of the blocks on its diagonal: "full", "identity" (one variance for all), or "given".
     scale : ndarray, shape (k,)
         Size of the columns: parameters belong to coefficients times it.
     triangle : ndarray, shape (k, k)
@@ -46,7 +43,7 @@ class Covariance:
         Λ, when it is given.
     """
 
-    structure: str
+    blocks: tuple[tuple[str, int], ...]
     scale: np.ndarray
     triangle: np.ndarray
     factor: np.ndarray | None = None
@@ -56,51 +53,74 @@ class Covariance:
         return len(self.scale)
 
     @property
+    def counts(self) -> list[int]:
+        """Parameters of each block."""
+        return [0 if self.factor is not None else 1 if kind == "identity" else k * (k + 1) // 2
+                for kind, k in self.blocks]  # fmt: skip
+
+    @property
     def count(self) -> int:
         """Parameters."""
-        return {"full": self.k * (self.k + 1) // 2, "diagonal": self.k, "identity": 1, "given": 0}[self.structure]
+        return sum(self.counts)
 
     def start(self) -> np.ndarray:
         """Parameters to begin with: variances that make each coefficient matter as much as the noise of a row."""
-        if self.structure == "full":
-            return np.eye(self.k)[np.tril_indices(self.k)]
-        return np.ones(self.count)
+        if self.factor is not None:
+            return np.zeros(0)
+        return np.concatenate([np.ones(1) if kind == "identity" else np.eye(k)[np.tril_indices(k)]
+                               for kind, k in self.blocks])  # fmt: skip
+
+    def _parts(self, theta: np.ndarray) -> Iterator[tuple[str, slice, np.ndarray, np.ndarray]]:
+        """Structure, place, parameters and scale of each block."""
+        at = first = 0
+        for (kind, k), count in zip(self.blocks, self.counts, strict=True):
+            place = slice(at, at + k)
+            scale = self.scale[place]
+            if kind == "identity":
+                scale = np.full(k, np.sqrt((scale**2).mean()))
+            yield kind, place, theta[first : first + count], scale
+            at, first = at + k, first + count
 
     def of(self, theta: np.ndarray) -> np.ndarray:
         """Λ."""
         if self.factor is not None:
             return self.factor
-        if self.structure == "full":
-            low = np.zeros((self.k, self.k))
-            low[np.tril_indices(self.k)] = theta
-            return low / self.scale[:, None]
-        return np.diag(np.broadcast_to(theta, self.k) / (self.scale if self.structure == "diagonal" else self._one))
-
-    @property
-    def _one(self) -> float:
-        return float(np.sqrt((self.scale**2).mean()))
+        low = np.zeros((self.k, self.k))
+        for kind, place, part, scale in self._parts(theta):
+            low[place, place] = (np.eye(len(scale)) * part if kind == "identity" else _lower(part)) / scale[:, None]
+        return low
 
     def derivative(self, gradient: np.ndarray) -> np.ndarray:
         """By the parameters, given that by Λ in the coordinates of the sums."""
+        if self.factor is not None:
+            return np.zeros(0)
         own = self.triangle.T @ gradient
-        if self.structure == "full":
-            return (own / self.scale[:, None])[np.tril_indices(self.k)]
-        diagonal = np.diag(own)
-        if self.structure == "diagonal":
-            return diagonal / self.scale
-        return np.array([diagonal.sum() / self._one]) if self.count else np.zeros(0)
+        found = []
+        for kind, place, _, scale in self._parts(np.zeros(self.count)):
+            block = own[place, place] / scale[:, None]
+            found.append(np.array([np.trace(block)]) if kind == "identity" else block[np.tril_indices(len(scale))])
+        return np.concatenate(found)
 
     def edged(self, theta: np.ndarray, least: float) -> np.ndarray:
         """Parameters without what is smaller than ``least``, and with positive diagonals."""
-        if self.structure != "full":
-            return np.where(np.abs(theta) < least, 0.0, np.abs(theta))
-        low = np.zeros((self.k, self.k))
-        low[np.tril_indices(self.k)] = theta
-        vectors, values, _ = np.linalg.svd(low)
-        kept = vectors * np.where(values < least, 0.0, values)
-        low = np.linalg.qr(kept.T, mode="r").T
-        low *= np.where(np.diag(low) < 0, -1.0, 1.0)
-        return low[np.tril_indices(self.k)]
+        found = []
+        for kind, _, part, _ in self._parts(theta):
+            if kind == "identity":
+                found.append(np.where(np.abs(part) < least, 0.0, np.abs(part)))
+                continue
+            vectors, values, _ = np.linalg.svd(_lower(part))
+            low = np.linalg.qr((vectors * np.where(values < least, 0.0, values)).T, mode="r").T
+            low = low * np.where(np.diag(low) < 0, -1.0, 1.0)
+            found.append(low[np.tril_indices(len(low))])
+        return np.concatenate(found) if found else theta
+
+
+def _lower(parameters: np.ndarray) -> np.ndarray:
+    """The lower triangle with these entries, row by row."""
+    k = int(np.sqrt(2 * len(parameters)))
+    low = np.zeros((k, k))
+    low[np.tril_indices(k)] = parameters
+    return low
 
 
 @dataclass(frozen=True)
@@ -193,7 +213,7 @@ def estimate(objective: Objective, on_step: Callable[[int, float], Any] = lambda
         raise DataError("the likelihood has no largest value", hint="Do the groups fit every row exactly?")
     factors = objective.factors(theta)
     edge = tuple(
-        c.factor is None and np.linalg.matrix_rank(f * c.scale[:, None], tol=1e-12) < c.k
+        c.factor is None and bool(np.linalg.matrix_rank(f * c.scale[:, None], tol=1e-12) < c.k)
         for c, f in zip(objective.covariances, factors, strict=True)
     )
     return Estimate(theta, final, hessian, decrement, edge, objective.evaluations)
@@ -221,14 +241,10 @@ def _newton(
     value, gradient = both(theta)
     hessian, decrement = None, np.inf
     for _ in range(20):
-        hessian = _second(both, theta)
-        values, vectors = np.linalg.eigh(hessian)
-        along = vectors.T @ gradient
-        size = np.maximum(np.abs(values), 1e-10 * max(np.abs(values).max(), 1e-300))
-        decrement = float((along**2 / size).sum() / 2)
+        hessian, decrement, step = curvature(both, theta, gradient)
         if decrement < 1e-13 * max(1.0, abs(value)) ** 0.5:
             break
-        step, length = -vectors @ (along / size), 1.0
+        length = 1.0
         while length > 1e-6:
             after, slope = both(theta + length * step)
             if after < value or (after <= value + 1e-10 * abs(value) and np.abs(slope).max() < np.abs(gradient).max()):
@@ -238,6 +254,18 @@ def _newton(
             break
         theta, value, gradient = theta + length * step, after, slope
     return theta, hessian, decrement
+
+
+def curvature(
+    both: Callable[[np.ndarray], tuple[float, np.ndarray]], theta: np.ndarray, gradient: np.ndarray | None = None
+) -> tuple[np.ndarray, float, np.ndarray]:
+    """Second derivatives, half of ``gᵀ |H|⁻¹ g``, and the step ``−|H|⁻¹ g``."""
+    gradient = both(theta)[1] if gradient is None else gradient
+    hessian = _second(both, theta)
+    values, vectors = np.linalg.eigh(hessian)
+    along = vectors.T @ gradient
+    size = np.maximum(np.abs(values), 1e-10 * max(np.abs(values).max(), 1e-300))
+    return hessian, float((along**2 / size).sum() / 2), -vectors @ (along / size)
 
 
 def _second(both: Callable[[np.ndarray], tuple[float, np.ndarray]], theta: np.ndarray) -> np.ndarray:

@@ -57,16 +57,31 @@ def grouped(columns: Sequence[tuple[str, Any]], source: str) -> Groups:
         If a column holds measurements or anything else that does not name groups.
     """
     name = JOIN.join(name for name, _ in columns)
+    codes, values = _combined(columns, source)
+    return Groups(name, codes, Ids.of(values, name))
+
+
+def known_codes(columns: Sequence[tuple[str, Any]], ids: Ids, source: str) -> np.ndarray:
+    """The numbers that the groups of these rows have among ``ids``; −1 where there is no such group."""
+    codes, values = _combined(columns, source)
+    if (ids.kind == "text") != (values.dtype == object):
+        return np.full(len(codes), -1)
+    found: np.ndarray = ids.index(values, unknown=-1)[codes]
+    return found
+
+
+def _combined(columns: Sequence[tuple[str, Any]], source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of the combinations of values, and what they are called."""
     codes, values = _encode(*columns[0], source)
     if len(columns) > 1:
         values = np.array([str(value) for value in values], object)
-        for other in columns[1:]:
-            more, others = _encode(*other, source)
-            pairs, inverse = np.unique(codes.astype(np.int64) * len(others) + more, return_inverse=True)
-            first, second = np.divmod(pairs, len(others))
-            values = np.array([f"{values[i]}{JOIN}{others[j]}" for i, j in zip(first, second, strict=True)], object)
-            codes = inverse.astype(np.int32)
-    return Groups(name, codes, Ids.of(values, name))
+    for other in columns[1:]:
+        more, others = _encode(*other, source)
+        pairs, inverse = np.unique(codes.astype(np.int64) * len(others) + more, return_inverse=True)
+        first, second = np.divmod(pairs, len(others))
+        values = np.array([f"{values[i]}{JOIN}{others[j]}" for i, j in zip(first, second, strict=True)], object)
+        codes = inverse.astype(np.int32)
+    return codes, values
 
 
 def _encode(name: str, column: Any, source: str) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,6 @@ which has a meaning at singular Δ as well: there it says whether a variance of 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -89,8 +88,6 @@ class Likelihood:
         groups: Sequence[int],
         p: int,
         restricted: bool,
-        *,
-        fixed: np.ndarray | None = None,
     ):
         self.a, self.b, self.c = sums["a"], sums["b"], sums["c"]
         self.coordinates, self.widths, self.groups, self.p, self.restricted = coordinates, widths, groups, p, restricted
@@ -174,9 +171,14 @@ class Likelihood:
 
     # ---------------------------------------------------------------- gradient
 
-    def gradient(self, factors: Sequence[np.ndarray], at: Solved) -> tuple[list[np.ndarray], np.ndarray]:
-        """The derivative of ``−2 ℓ`` by each Λ, and that by Δ of the eliminated term."""
-        phi = self._phi(at.low)
+    def gradient(
+        self, factors: Sequence[np.ndarray], at: Solved, shrink: float = 1.0
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """The derivative of ``−2 ℓ`` by each Λ, and that by Δ of the eliminated term.
+
+        With ``shrink``, of ``−2 ℓ`` at a σ² that is the best one divided by it.
+        """
+        phi = self._phi(at.low, shrink)
         scaled_phi = self.scale(self.scale(phi, self._transposed(factors)).T, self._transposed(factors)).T
         _, k, shared = self.b.shape
         factor = np.ascontiguousarray(factors[0])
@@ -204,12 +206,12 @@ class Likelihood:
     def _transposed(factors: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [factor.T for factor in factors]
 
-    def _phi(self, low: np.ndarray) -> np.ndarray:
+    def _phi(self, low: np.ndarray, shrink: float) -> np.ndarray:
         """The derivative by S of what depends on it."""
         q = len(low)
         inverse = solve_triangular(low, np.eye(q), lower=True)
         counted = inverse[: self.r + self.p if self.restricted else self.r]
-        return counted.T @ counted + self.degrees * np.outer(inverse[-1], inverse[-1])
+        return counted.T @ counted + shrink * self.degrees * np.outer(inverse[-1], inverse[-1])
 
     # ---------------------------------------------------------------- estimates
 
@@ -231,9 +233,3 @@ class Likelihood:
             self.a, right, np.ascontiguousarray(factors[0]), 0, len(out), out, np.empty((k, k)), np.empty((2, k, k))
         )
         return out
-
-
-def accumulated(widths: Sequence[int]) -> list[slice]:
-    """Slices of the given widths, one after another."""
-    ends = list(itertools.accumulate(widths, initial=0))
-    return [slice(a, b) for a, b in itertools.pairwise(ends)]

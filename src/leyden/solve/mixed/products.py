@@ -33,7 +33,7 @@ kernels: Any = _products_kernels
 PARTS = 4
 
 #: A column of which less than this part stands out of those before it is a combination of them.
-COLLINEAR = 1e-10
+COLLINEAR = 1e-9
 
 
 @dataclass

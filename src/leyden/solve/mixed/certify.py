@@ -1,0 +1,352 @@
+r"""How wrong the coefficients of a mixed model can be: one pass over the original rows, in doubled arithmetic.
+
+With Λ whitened out, ``u = Λ v``, the coefficients minimise
+
+.. math:: E(β, v) = ‖√W (y − X β − Σ_t Z_t Λ_t v_t)‖² + Σ_t ‖v_t‖²,
+
+whose Hessian has the blocks ``M_g = I + Λᵀ A_g Λ ⪰ I`` and the Schur complement S. The energy distance to the minimum
+is exactly
+
+.. math:: Σ_g ‖L_g^{-1} h_g‖² + sᵀ S^{-1} s, \qquad s = h_{shared} − Σ_g B̃_gᵀ L_g^{-1} h_g,
+
+where h is minus half the gradient. h is measured over the rows by residuals in doubled arithmetic; L, B̃ and S come from
+the sums, and their rounding, relative to ``M ⪰ I`` and to the least eigenvalue of S, is in the bound. As
+``|β_j − β*_j| ≤ √(S⁻¹)_jj · energy`` and the standard error of β_j is ``σ √(S⁻¹)_jj``, energy over σ bounds every
+coefficient's error in units of its standard error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from leyden.certificate import Bound
+from leyden.engine.budget import thread_count
+from leyden.engine.reduction import Reduction, Scratch
+from leyden.rows.base import Block
+from leyden.solve.mixed import _products_kernels
+from leyden.solve.mixed.design import Design
+from leyden.solve.mixed.likelihood import Likelihood, Solved
+from leyden.solve.mixed.products import PARTS, Coordinates
+
+kernels: Any = _products_kernels
+
+U = 2.0**-53
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The coefficients of a model in their own units.
+
+    Attributes
+    ----------
+    beta : ndarray, shape (p,)
+    whitened : tuple of ndarray (groups, k)
+        v of each term.
+    effects : tuple of ndarray (groups, k)
+        u = Λ v of each term.
+    """
+
+    beta: np.ndarray
+    whitened: tuple[np.ndarray, ...]
+    effects: tuple[np.ndarray, ...]
+
+
+class Gradient(Reduction[dict[str, np.ndarray], dict[str, np.ndarray]]):
+    """``Xᵀ W r`` and ``Z_tᵀ W r`` of all terms at given coefficients, in doubled arithmetic.
+
+    The result is a dict: "hi" and "lo", (p + all effects,), and "sums", (2,): ``Σ w r²`` and ``Σ w magnitude²``, the
+    magnitude of a row being the sum of the sizes of all that its residual is the difference of.
+    """
+
+    parallel = True
+
+    def __init__(self, design: Design, coefficients: Coefficients):
+        self.p = design.p
+        self.beta = coefficients.beta
+        self.effects = np.concatenate([u.ravel() for u in coefficients.effects] or [np.zeros(0)])
+        self.starts = np.array([term.place.start for term in design.terms], np.int64)
+        self.widths = np.array([term.k for term in design.terms], np.int64)
+        self.offsets = np.cumsum([0, *(term.size for term in design.terms)])[:-1].astype(np.int64)
+        self._scratch = Scratch()
+
+    def start(self) -> dict[str, np.ndarray]:
+        size = self.p + len(self.effects)
+        return {"hi": np.zeros(size), "lo": np.zeros(size), "sums": np.zeros(2)}
+
+    def update(self, state: dict[str, np.ndarray], block: Block) -> dict[str, np.ndarray]:
+        m = block.rows
+        hi, lo, magnitude = (self._scratch.array(name, (m,)) for name in ("hi", "lo", "magnitude"))
+        weight = np.empty(0) if block.weight is None else np.ascontiguousarray(block.weight, np.float64)
+        codes, y = np.ascontiguousarray(block.group), np.ascontiguousarray(block.target[:, 0])
+        data = np.ascontiguousarray(block.data)
+        cuts = np.linspace(0, m, PARTS + 1).astype(int)
+        sums = np.zeros((PARTS, 2))
+
+        def measure(part: int) -> None:
+            at = slice(cuts[part], cuts[part + 1])
+            sums[part] = kernels.residuals(
+                data[at], y[at], weight[at] if len(weight) else weight, self.beta, self.p, codes[at],
+                self.starts, self.widths, self.effects, self.offsets, hi[at], lo[at], magnitude[at],
+            )  # fmt: skip
+
+        def add(part: int) -> None:
+            kernels.add_gradient(
+                data, weight, self.p, codes, self.starts, self.widths, self.offsets, hi, lo, state["hi"], state["lo"],
+                part, PARTS,
+            )  # fmt: skip
+
+        with ThreadPoolExecutor(thread_count(), "leyden") as pool:
+            list(pool.map(measure, range(PARTS)))
+            list(pool.map(add, range(PARTS)))
+        for part in sums:
+            state["sums"] += part
+        return state
+
+    def merge(self, a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        total = a["hi"] + b["hi"]
+        z = total - a["hi"]
+        a["lo"] += b["lo"] + ((a["hi"] - (total - z)) + (b["hi"] - z))
+        a["hi"] = total
+        a["sums"] += b["sums"]
+        return a
+
+    def finish(self, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return state
+
+    @property
+    def state_nbytes(self) -> int:
+        return 16 * (self.p + len(self.effects)) + 16
+
+    def to_arrays(self, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(state)
+
+    def from_arrays(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return dict(arrays)
+
+
+@dataclass(frozen=True)
+class System:
+    """The system whose solution the coefficients are, at given covariances.
+
+    Attributes
+    ----------
+    design : Design
+    coordinates : Coordinates
+    likelihood : Likelihood
+    factors : list of ndarray (k, k)
+        Λ of each term in its own units.
+    solved : Solved
+    """
+
+    design: Design
+    coordinates: Coordinates
+    likelihood: Likelihood
+    factors: list[np.ndarray]
+    solved: Solved
+
+    @property
+    def inner(self) -> list[np.ndarray]:
+        """Λ of each term in the coordinates of the sums."""
+        return [z @ factor for z, factor in zip(self.coordinates.z, self.factors, strict=True)]
+
+    @property
+    def sigma2(self) -> float:
+        return self.likelihood.sigma2(self.solved)
+
+    def coefficients(self) -> Coefficients:
+        """Coefficients from the sums."""
+        likelihood, p = self.likelihood, self.design.p
+        low = self.solved.low
+        inner = solve_triangular(low[:-1, :-1], low[-1, :-1], lower=True, trans="T")
+        shared = likelihood.shared(self.inner, self.solved)
+        h = np.einsum(
+            "ab,ga->gb", self.inner[0], likelihood.b[:, :, -1] - likelihood.b[:, :, :-1] @ shared
+        )
+        first = self._substitute(self._substitute(h, False), True)
+        r = self.coordinates.r
+        beta = solve_triangular(r[:p, :p], inner[likelihood.r :] * r[p, p] + r[:p, p])
+        return self._of(beta, [first * r[p, p], *self._split(inner[: likelihood.r] * r[p, p])])
+
+    def _split(self, flat: np.ndarray) -> list[np.ndarray]:
+        """The effects of other terms, term by term."""
+        found, at = [], 0
+        for term in self.design.terms[1:]:
+            found.append(flat[at : at + term.size].reshape(-1, term.k))
+            at += term.size
+        return found
+
+    def _of(self, beta: np.ndarray, whitened: Sequence[np.ndarray]) -> Coefficients:
+        return Coefficients(
+            beta, tuple(whitened), tuple(v @ factor.T for v, factor in zip(whitened, self.factors, strict=True))
+        )
+
+    def restored(self, effects: Sequence[np.ndarray], beta: np.ndarray) -> Coefficients:
+        """Coefficients from effects in their own units: v is what of them Λ can make."""
+        whitened = [u @ np.linalg.pinv(factor).T for u, factor in zip(effects, self.factors, strict=True)]
+        return Coefficients(beta, tuple(whitened), tuple(effects))
+
+    def uncertainties(self, inverse: np.ndarray) -> list[np.ndarray]:
+        """Covariances of ``u − û`` relative to σ², shape (groups, k, k) for each term.
+
+        Parameters
+        ----------
+        inverse : ndarray
+            ``L⁻¹`` of the shared part.
+        """
+        likelihood, terms = self.likelihood, self.design.terms
+        factor, k = np.ascontiguousarray(self.inner[0]), terms[0].k
+        groups, _, shared = likelihood.b.shape
+        back = likelihood.scale(inverse.T, [f.T for f in self.inner])  # D L⁻ᵀ
+        own = np.empty((groups, k, k))
+        kernels.covariances_of(likelihood.a, np.arange(groups), factor, own, np.empty((2, k, k)))
+        step = max(1, 2**22 // (k * shared))
+        for begin in range(0, groups, step):
+            part = slice(begin, min(begin + step, groups))
+            image = own[part] @ (likelihood.b[part, :, :-1] @ back)
+            own[part] += image @ image.transpose(0, 2, 1)
+        undo = solve_triangular(self.coordinates.z[0], np.eye(k))
+        found, at = [undo @ own @ undo.T], 0
+        for t, term in enumerate(terms[1:], 1):
+            rows = back[at : at + term.size].reshape(-1, term.k, back.shape[1])
+            undo = solve_triangular(self.coordinates.z[t], np.eye(term.k))
+            found.append(undo @ (rows @ rows.transpose(0, 2, 1)) @ undo.T)
+            at += term.size
+        return found
+
+    def _substitute(self, h: np.ndarray, transposed: bool) -> np.ndarray:
+        out, k = np.empty_like(h), h.shape[1]
+        kernels.substitute(
+            self.likelihood.a, np.ascontiguousarray(self.inner[0]), np.ascontiguousarray(h), out, 0, len(h),
+            np.empty((2, k, k)), transposed,
+        )  # fmt: skip
+        return out
+
+    def assess(self, found: Coefficients, gradient: dict[str, np.ndarray], tol: float) -> Assessment:
+        """Bounds on how far coefficients are from those that the rows ask for, and better ones."""
+        p, likelihood, terms = self.design.p, self.likelihood, self.design.terms
+        g, at = gradient["hi"] + gradient["lo"], p
+        h, sizes = [], []
+        for term, factor, v in zip(terms, self.factors, found.whitened, strict=True):
+            own = g[at : at + term.size].reshape(-1, term.k)
+            h.append(own @ factor - v)
+            sizes.append(float(((np.abs(own) @ np.abs(factor) + np.abs(v)) ** 2).sum()))
+            at += term.size
+        r = self.coordinates.r
+        h_beta = solve_triangular(r[:p, :p], g[:p], trans="T")
+        forward = self._substitute(h[0], False)
+        shared = np.concatenate([*(part.ravel() for part in h[1:]), h_beta])
+        shared -= self._gather(forward)
+        low = self.solved.low[:-1, :-1]
+        step = solve_triangular(low, shared, lower=True)
+        energy = float(np.sqrt((forward**2).sum() + step @ step))
+        shift = solve_triangular(low, step, lower=True, trans="T")
+        first = self._substitute(forward - self._spread(shift), True)
+        beta = found.beta + solve_triangular(r[:p, :p], shift[likelihood.r :])
+        others = [v + change for v, change in zip(found.whitened[1:], self._split(shift[: likelihood.r]), strict=True)]
+        better = self._of(beta, [found.whitened[0] + first, *others])
+        error = self._bounded(energy, sizes, found, gradient)
+        size = float(np.sqrt(sum((part**2).sum() for part in h) + h_beta @ h_beta))
+        return Assessment(self._bounds(error, size, found, tol), error, better)
+
+    def _bounded(
+        self, energy: float, sizes: Sequence[float], found: Coefficients, gradient: dict[str, np.ndarray]
+    ) -> float:
+        """The energy distance with everything that rounding can add to it."""
+        likelihood, n, d = self.likelihood, self.coordinates.n, self.design.rows.shape[1]
+        k = max(likelihood.widths)
+        first = self.inner[0]
+        # The residuals, the sums of the gradient, Λᵀ g − v, and u that is rounded where Λ v was meant.
+        doubled = (n + 8 * (d + 6)) * U**2 * float(np.sqrt(gradient["sums"][1]))
+        plain = 4 * (k + 2) * U * float(np.sqrt(sum(sizes)))
+        meant = 0.0
+        for z, factor, v, groups in zip(
+            self.coordinates.z, self.factors, found.whitened, likelihood.groups, strict=True
+        ):
+            most = np.linalg.norm(np.abs(v) @ np.abs(factor).T @ np.abs(z).T)
+            meant += (k + 1) * U * np.sqrt(n / max(groups, 1) + n) * float(most)
+        traces = np.einsum("gaa->g", likelihood.a)
+        spread = max(float(np.linalg.cond(z)) for z in self.coordinates.z)
+        r = self.coordinates.r[: self.design.p, : self.design.p]
+        spread = max(spread, float(np.linalg.cond(r / np.linalg.norm(r, axis=0))) if len(r) else 1.0)
+        gamma = (2.0 * np.sqrt(n) + 50.0 * (d + k)) * U * spread
+        eta_groups = gamma * float(traces.max(initial=0.0)) * float((first**2).sum())
+        low = self.solved.low[:-1, :-1]
+        inverse = solve_triangular(low, np.eye(len(low)), lower=True) if len(low) else np.zeros((0, 0))
+        eta = max(eta_groups, gamma * float((low**2).sum()) * float((inverse**2).sum()))
+        if eta >= 0.5:
+            return float("inf")
+        return float((energy / np.sqrt(1 - eta)) * (1 + 8 * gamma) + doubled + plain + meant)
+
+    def _bounds(self, error: float, size: float, found: Coefficients, tol: float) -> dict[str, Bound]:
+        p, r = self.design.p, self.coordinates.r
+        low = self.solved.low[:-1, :-1]
+        rows = solve_triangular(low, np.eye(len(low)), lower=True)[:, self.likelihood.r :]
+        scales = np.linalg.norm(rows @ solve_triangular(r[:p, :p], np.eye(p), trans="T"), axis=0) if p else np.zeros(0)
+        norm = float(np.linalg.norm(found.beta))
+        right = float(np.hypot(np.linalg.norm(r[:p, p]), abs(r[p, p])))
+        sigma = float(np.sqrt(self.sigma2))
+        bounds = {
+            "energy_error": Bound(
+                "energy_error",
+                error / abs(r[p, p]),
+                "energy distance to the exact coefficients, relative to what fixed effects leave of the target",
+                "rigorous",
+                tol,
+            ),
+            "statistical_error": Bound(
+                "statistical_error",
+                error / sigma if sigma > 0 else float("inf"),
+                "error of any coefficient in units of its standard error",
+                "rigorous",
+                relative=False,
+            ),
+            "backward_error": Bound(
+                "backward_error",
+                size / right if right > 0 else 0.0,
+                "size of the whole system's residual, relative to its right-hand side",
+                "rigorous",
+            ),
+        }
+        if norm > 0:
+            bounds["forward_error"] = Bound(
+                "forward_error",
+                error * float(np.linalg.norm(scales)) / norm,
+                "distance of the fixed effects to the exact ones, relative to their size",
+                "rigorous",
+            )
+        return bounds
+
+    def _gather(self, forward: np.ndarray) -> np.ndarray:
+        """``Σ B̃_gᵀ L_g⁻¹ h_g``, its other terms scaled by Λ."""
+        back = self._substitute(forward, True) @ self.inner[0].T
+        total = np.einsum("gks,gk->s", self.likelihood.b[:, :, :-1], back)
+        return self.likelihood.scale(total[:, None], self.inner)[:, 0]
+
+    def _spread(self, shift: np.ndarray) -> np.ndarray:
+        """``B̃_g shift`` of every group: what the shared part takes off."""
+        own = self.likelihood.scale(shift[:, None], [factor.T for factor in self.inner])[:, 0]
+        return self._substitute((self.likelihood.b[:, :, :-1] @ own) @ self.inner[0], False)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What one pass found.
+
+    Attributes
+    ----------
+    bounds : dict
+    error : float
+        Bound on the energy distance.
+    better : Coefficients
+        One correction further.
+    """
+
+    bounds: dict[str, Bound]
+    error: float
+    better: Coefficients
