@@ -25,6 +25,7 @@ class Choice:
     drop_first: bool
     nulls: str
     dtype: np.dtype
+    encode: bool = True
 
     @cached_property
     def used(self) -> tuple[str, ...]:
@@ -88,7 +89,7 @@ def choose(
     if not encode:
         dtype = np.float64
     numeric = [type_ for name in features if name not in named for type_ in schema[name]]
-    return Choice(features, targets, weight, group, named, drop_first, nulls, _block_dtype(numeric, dtype))
+    return Choice(features, targets, weight, group, named, drop_first, nulls, _block_dtype(numeric, dtype), encode)
 
 
 def types_by_column(schemas: Sequence[tuple[str, Any]]) -> dict[str, list[Any]]:

@@ -197,7 +197,9 @@ class TableRows(Rows):
         found = [(first_null(batch.column(name)), name) for name in refused if batch.column(name).null_count]
         if found:
             row, name = min(found, key=lambda pair: pair[0])
-            if choice.nulls == "error":
+            if not choice.encode:
+                hint = 'Fill such values first, or drop such rows with missing="drop".'
+            elif choice.nulls == "error":
                 hint = 'Open with nulls="mean" to fill such values or nulls="drop" to drop such rows.'
             else:
                 hint = 'A target, weight or group is never filled: open with nulls="drop" to drop such rows.'

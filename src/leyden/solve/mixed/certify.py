@@ -165,9 +165,7 @@ class System:
         low = self.solved.low
         inner = solve_triangular(low[:-1, :-1], low[-1, :-1], lower=True, trans="T")
         shared = likelihood.shared(self.inner, self.solved)
-        h = np.einsum(
-            "ab,ga->gb", self.inner[0], likelihood.b[:, :, -1] - likelihood.b[:, :, :-1] @ shared
-        )
+        h = np.einsum("ab,ga->gb", self.inner[0], likelihood.b[:, :, -1] - likelihood.b[:, :, :-1] @ shared)
         first = self._substitute(self._substitute(h, False), True)
         r = self.coordinates.r
         beta = solve_triangular(r[:p, :p], inner[likelihood.r :] * r[p, p] + r[:p, p])

@@ -132,7 +132,9 @@ def design(
     groups, others = every[: len(formula.random)], every[len(formula.random) :]
     reader.learn(table, memory)
     terms = sorted(_terms(formula, groups, reader), key=lambda term: -term.size)
-    codes = np.stack([term.groups.codes for term in terms], axis=1) if terms else np.zeros((table.shape[0], 0), np.int32)
+    codes = (
+        np.stack([term.groups.codes for term in terms], axis=1) if terms else np.zeros((table.shape[0], 0), np.int32)
+    )
     rows = DesignRows(table, reader, codes, memory)
     absorbed, beside = others[: len(formula.absorb)], others[len(formula.absorb) :]
     return Design(formula, rows, reader.columns[0], tuple(terms), tuple(absorbed), tuple(beside))

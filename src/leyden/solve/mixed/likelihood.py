@@ -185,9 +185,7 @@ class Likelihood:
 
         def work(begin: int, end: int) -> np.ndarray:
             out, total = np.empty(((end - begin) * k, shared)), np.zeros((k, k))
-            kernels.slopes(
-                self.a, self.b, factor, np.empty((k, k)), begin, end, total, out, np.empty((4, k, k))
-            )
+            kernels.slopes(self.a, self.b, factor, np.empty((k, k)), begin, end, total, out, np.empty((4, k, k)))
             image = (out @ scaled_phi).reshape(end - begin, k, shared)
             return total - np.einsum("gas,gbs->ab", image, out.reshape(end - begin, k, shared))
 

@@ -214,7 +214,9 @@ def _listed(known: Sequence[str], target: Any, fixed: Any, random: Any, group: A
     if isinstance(random, Mapping):
         if group is not None:
             raise OptionError("random= names the groups already", hint="Leave out group=.")
-        terms = {str(name): [columns] if isinstance(columns, str) else list(columns) for name, columns in random.items()}
+        terms = {
+            str(name): [columns] if isinstance(columns, str) else list(columns) for name, columns in random.items()
+        }
     else:
         if group is None:
             raise OptionError("there are no groups", hint="Give group=, the column whose values are the groups.")

@@ -209,7 +209,8 @@ class MixedModel(Solution):
         if group is None:
             if len(self.groupings) != 1:
                 raise OptionError(
-                    f"there are {len(self.groupings)} groupings", hint=f"Give group=, one of {', '.join(self.groupings)}."
+                    f"there are {len(self.groupings)} groupings",
+                    hint=f"Give group=, one of {', '.join(self.groupings)}.",
                 )
             return next(iter(self.groupings.values()))
         if group not in self.groupings:

@@ -65,7 +65,14 @@ def _fixed(model: MixedModel, level: float) -> list[str]:
     for name, value in model.fixed.items():
         ends = value - width * errors[name], value + width * errors[name]
         rows.append(
-            (name, f"{value:.6g}", f"{errors[name]:.4g}", f"{z[name]:.3f}", _p(p[name]), *(f"{end:.5g}" for end in ends))
+            (
+                name,
+                f"{value:.6g}",
+                f"{errors[name]:.4g}",
+                f"{z[name]:.3f}",
+                _p(p[name]),
+                *(f"{end:.5g}" for end in ends),
+            )
         )
     return table(rows)
 
