@@ -182,6 +182,7 @@ class _Reader:
         self.variables = list(dict.fromkeys(map(str, variables)))
         self.columns: list[tuple[str, ...]] = []
         self._specs: list[Any] = []
+        self._made: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
         self._categories: dict[str, Any] = {}
 
     def learn(self, table: TableRows, memory: int) -> None:
@@ -196,12 +197,14 @@ class _Reader:
                  if name in self.variables and _is_text(type_)]  # fmt: skip
         for name in texts:
             self._categories[name] = _different(name, table if not self.whole else batches)
-        self.frame = self._frame(pa.Table.from_batches(batches))
-        self._specs = [self._matrix(side, self.frame).model_spec for side in (self._target, *self._sides)]
+        frame = self._frame(pa.Table.from_batches(batches))
+        matrices = [self._matrix(side, frame) for side in (self._target, *self._sides)]
+        self._specs = [matrix.model_spec for matrix in matrices]
         if self._specs[0].column_names and len(self._specs[0].column_names) != 1:
             raise OptionError(f"the target '{self.formula.target}' makes {len(self._specs[0].column_names)} columns")
-        if not self.whole:
-            self.frame = None
+        if self.whole:
+            self._made = self._together(matrices, frame)
+        else:
             for spec in self._specs:
                 if spec.transform_state:
                     raise OptionError(
@@ -213,14 +216,23 @@ class _Reader:
             if not columns:
                 raise OptionError(f"the random term ({term.columns} | {term.name}) has no columns")
 
-    def read(self, batches: list[Any] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Rows of the design, target and weight; of the frame that was learnt from when no batches are given."""
+    def take(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """What was made of all rows while learning; it is not kept here any longer."""
+        assert self._made is not None
+        made, self._made = self._made, None
+        return made
+
+    def read(self, batches: list[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Rows of the design, target and weight."""
         import pyarrow as pa
 
-        frame = self.frame if batches is None else self._frame(pa.Table.from_batches(batches))
-        y, *sides = (np.asarray(self._matrix(spec, frame), np.float64) for spec in self._specs)
+        frame = self._frame(pa.Table.from_batches(batches))
+        return self._together([self._matrix(spec, frame) for spec in self._specs], frame)
+
+    def _together(self, matrices: Sequence[Any], frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        y, *sides = (np.asarray(matrix, np.float64) for matrix in matrices)
         weight = None if self.weight is None else frame[self.weight].to_numpy(np.float64)
-        return np.ascontiguousarray(np.concatenate(sides, axis=1)), y[:, 0], weight
+        return np.concatenate(sides, axis=1), np.ascontiguousarray(y[:, 0]), weight
 
     def explaining(self, random: bool) -> list[str]:
         """The columns that the fixed part is made of, and the random terms with ``random``."""
@@ -252,12 +264,8 @@ class _Reader:
         for name in table.column_names:
             column = table.column(name)
             if name in self._categories:
-                values = _strings(column)
-                series[name] = pd.Categorical(values, categories=self._categories[name])
-                if (series[name].codes < 0).any():
-                    raise DataError(
-                        f"column '{name}' has the level {values[series[name].codes < 0].iloc[0]!r}, which is not known"
-                    )
+                series[name] = pd.Categorical.from_codes(_places(name, column, self._categories[name]),
+                                                         categories=self._categories[name])
             elif name in self.variables or name == self.weight:
                 series[name] = _numbers(name, column)
         return pd.DataFrame(series, index=pd.RangeIndex(table.num_rows))
@@ -292,7 +300,7 @@ class DesignRows(Rows):
                     f"the design takes {format_bytes(n * self.row_nbytes)} and {format_bytes(KEPT * memory)} are there",
                     hint="Give more with memory=.",
                 )
-            self._kept, reader.frame = reader.read(None), None
+            self._kept = reader.take()
         self.stored_nbytes = int(n * self.row_nbytes) if self.in_memory else table.stored_nbytes
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
@@ -379,12 +387,22 @@ def _different(name: str, table: TableRows | list[Any]) -> list[Any]:
     return in_order(values)
 
 
-def _strings(column: Any) -> Any:
+def _places(name: str, column: Any, categories: list[Any]) -> np.ndarray:
+    """The place of each value of a column among its categories."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column.to_pandas()
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    known = pa.array(categories, pa.string())
+    parts = []
+    for chunk in encoded.chunks:
+        places = pc.index_in(chunk.dictionary.cast(pa.string()), value_set=known).fill_null(-1).to_numpy()
+        parts.append(places[chunk.indices.to_numpy()])
+    found = np.concatenate(parts) if parts else np.empty(0, np.int32)
+    if (found < 0).any():
+        value = column[int(np.argmax(found < 0))].as_py()
+        raise DataError(f"column '{name}' has the level {value!r}, which is not known")
+    return found
 
 
 def _numbers(name: str, column: Any) -> np.ndarray:

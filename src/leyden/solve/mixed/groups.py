@@ -109,6 +109,10 @@ def _encode(name: str, column: Any, source: str) -> tuple[np.ndarray, np.ndarray
         column = column.cast(pa.string())
     elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         raise DataError(f"column '{name}' holds {kind}, which names no groups", where=source)
+    if pa.types.is_integer(column.type):
+        found = _near(column.to_numpy())
+        if found is not None:
+            return found
     encoded = column.dictionary_encode().unify_dictionaries()
     values = encoded.chunk(0).dictionary
     order = np.asarray(pc.sort_indices(values))
@@ -118,3 +122,16 @@ def _encode(name: str, column: Any, source: str) -> tuple[np.ndarray, np.ndarray
     ordered = values.take(pa.array(order))
     integers = pa.types.is_integer(values.type)
     return codes, ordered.to_numpy() if integers else np.array(ordered.to_pylist(), object)
+
+
+def _near(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Codes of whole numbers that lie near one another, found without a hash; None when they do not."""
+    low, high = int(values.min()), int(values.max())
+    if high - low > 4 * len(values) + 2**16:
+        return None
+    there = np.zeros(high - low + 1, bool)
+    places = values - low
+    there[places] = True
+    rank = np.cumsum(there, dtype=np.int32)
+    rank -= 1
+    return rank[places], np.flatnonzero(there) + low

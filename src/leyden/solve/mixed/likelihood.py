@@ -96,6 +96,7 @@ class Likelihood:
         self.n = coordinates.n
         self.degrees = self.n - p if restricted else self.n
         r = coordinates.r
+        self._alike = Alike.of(self.a, self.b)
         self._constant = -coordinates.log_weight + self.degrees * (1 + np.log(2 * np.pi) + 2 * np.log(abs(r[p, p])))
         self._constant -= self.degrees * np.log(self.degrees)
         if restricted:
@@ -139,6 +140,8 @@ class Likelihood:
 
     def _eliminated(self, factor: np.ndarray) -> tuple[float, np.ndarray] | None:
         """``Σ log|I + Λᵀ A Λ|`` and ``Σ Bᵀ K B``."""
+        if self._alike is not None:
+            return self._alike.eliminated(float(factor[0, 0]))
         _, k, shared = self.b.shape
         factor = np.ascontiguousarray(factor)
 
@@ -180,18 +183,11 @@ class Likelihood:
         """
         phi = self._phi(at.low, shrink)
         scaled_phi = self.scale(self.scale(phi, self._transposed(factors)).T, self._transposed(factors)).T
-        _, k, shared = self.b.shape
-        factor = np.ascontiguousarray(factors[0])
-
-        def work(begin: int, end: int) -> np.ndarray:
-            out, total = np.empty(((end - begin) * k, shared)), np.zeros((k, k))
-            kernels.slopes(self.a, self.b, factor, np.empty((k, k)), begin, end, total, out, np.empty((4, k, k)))
-            image = (out @ scaled_phi).reshape(end - begin, k, shared)
-            return total - np.einsum("gas,gbs->ab", image, out.reshape(end - begin, k, shared))
-
-        by_delta = sum(self._each(work))
-        by_delta = (by_delta + by_delta.T) / 2
-        gradients = [2 * by_delta @ factor]
+        if self._alike is not None:
+            by_delta = self._alike.slope(float(factors[0][0, 0]), scaled_phi)
+        else:
+            by_delta = self._slope(factors[0], scaled_phi)
+        gradients = [2 * by_delta @ factors[0]]
         right = at.unscaled @ self.scale(phi, self._transposed(factors))
         first = 0
         for k, groups in zip(self.widths[1:], self.groups[1:], strict=True):
@@ -199,6 +195,20 @@ class Likelihood:
             gradients.append(2 * np.einsum("gagb->ab", blocks))
             first += k * groups
         return gradients, by_delta
+
+    def _slope(self, factor: np.ndarray, scaled_phi: np.ndarray) -> np.ndarray:
+        """The derivative by Δ of the eliminated term."""
+        _, k, shared = self.b.shape
+        factor = np.ascontiguousarray(factor)
+
+        def work(begin: int, end: int) -> np.ndarray:
+            out, total = np.empty(((end - begin) * k, shared)), np.zeros((k, k))
+            kernels.slopes(self.a, self.b, factor, np.empty((k, k)), begin, end, total, out, np.empty((4, k, k)))
+            image = (out @ scaled_phi).reshape(end - begin, k, shared)
+            return total - np.einsum("gas,gbs->ab", image, out.reshape(end - begin, k, shared))
+
+        by_delta: np.ndarray = sum(self._each(work))
+        return (by_delta + by_delta.T) / 2
 
     @staticmethod
     def _transposed(factors: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -231,3 +241,52 @@ class Likelihood:
             self.a, right, np.ascontiguousarray(factors[0]), 0, len(out), out, np.empty((k, k)), np.empty((2, k, k))
         )
         return out
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Groups of one coefficient whose ``A_g`` are the same number, taken together.
+
+    With a random intercept and no weights ``A_g`` is the number of rows of a group: there are as many different ones as
+    there are sizes, and what a likelihood costs does not grow with the groups.
+
+    Attributes
+    ----------
+    a : ndarray, shape (different,)
+    counts : ndarray of int, shape (different,)
+        Groups of each.
+    products : ndarray, shape (different, shared, shared)
+        ``Σ B_gᵀ B_g`` over these groups.
+    """
+
+    a: np.ndarray
+    counts: np.ndarray
+    products: np.ndarray
+
+    @classmethod
+    def of(cls, a: np.ndarray, b: np.ndarray) -> Alike | None:
+        """None where groups are not alike, or have several coefficients."""
+        groups, k, shared = b.shape
+        if k != 1:
+            return None
+        values, which, counts = np.unique(a[:, 0, 0], return_inverse=True, return_counts=True)
+        if 2 * len(values) * shared > groups:
+            return None
+        order = np.argsort(which, kind="stable")
+        ends = np.cumsum([0, *counts])
+        products = np.empty((len(values), shared, shared))
+        for i in range(len(values)):
+            rows = b[order[ends[i] : ends[i + 1]], 0]
+            products[i] = rows.T @ rows
+        return cls(values, counts, products)
+
+    def eliminated(self, factor: float) -> tuple[float, np.ndarray]:
+        """``Σ log(1 + Λ² a)`` and ``Σ Bᵀ K B``."""
+        grown = factor**2 * self.a
+        return float(self.counts @ np.log1p(grown)), np.tensordot(factor**2 / (1 + grown), self.products, 1)
+
+    def slope(self, factor: float, phi: np.ndarray) -> np.ndarray:
+        """The derivative by ``Δ = Λ²``, shape (1, 1)."""
+        left = 1 / (1 + factor**2 * self.a)
+        traces = np.tensordot(self.products, phi, 2)
+        return np.array([[float(self.counts @ (self.a * left) - (left**2) @ traces)]])
