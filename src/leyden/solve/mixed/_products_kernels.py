@@ -21,7 +21,7 @@ def add_groups(codes, z, places, values, dense, a, b, part, parts):
     codes : int32, shape (m,)
     z : float64, shape (m, k)
     places : int64, shape (m, e)
-        Columns of the shared part that hold ``values``, shape (m, e).
+        Columns of the shared part that hold ``values``, shape (m, e); a negative place is none.
     dense : float64, shape (m, q)
         The last q columns of the shared part.
     a : float64, shape (groups, k, k)
@@ -39,7 +39,8 @@ def add_groups(codes, z, places, values, dense, a, b, part, parts):
             for v in range(u + 1):
                 a[g, u, v] += zu * z[i, v]
             for s in range(e):
-                b[g, u, places[i, s]] += zu * values[i, s]
+                if places[i, s] >= 0:
+                    b[g, u, places[i, s]] += zu * values[i, s]
             for s in range(q):
                 b[g, u, shared - q + s] += zu * dense[i, s]
 
@@ -51,8 +52,11 @@ def add_shared(places, values, dense, c):
     for i in range(len(places)):
         for s in range(e):
             row, value = places[i, s], values[i, s]
+            if row < 0:
+                continue
             for t in range(s + 1):
-                c[row, places[i, t]] += value * values[i, t]
+                if places[i, t] >= 0:
+                    c[row, places[i, t]] += value * values[i, t]
             for t in range(q):
                 c[shared - q + t, row] += dense[i, t] * value
 
@@ -322,3 +326,184 @@ def substitute(a, factor, h, out, begin, end, work, transposed):
                 for t in range(u):
                     s -= low[u, t] * out[g, t]
                 out[g, u] = s / low[u, u]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def add_cells(codes, z, places, values, dense, a, starts, columns, cells, tail, part, parts):
+    """As :func:`add_groups`, products with ``values`` added to cells, those with ``dense`` to the tail.
+
+    Parameters
+    ----------
+    starts : int64, shape (groups + 1,)
+    columns : int32, shape (cells,)
+        In increasing order for each group; a negative place is none of them.
+    cells : float64, shape (cells, k)
+    tail : float64, shape (groups, k, q)
+    """
+    groups, k, q = tail.shape
+    e = places.shape[1]
+    first, last = groups * part // parts, groups * (part + 1) // parts
+    for i in range(len(codes)):
+        g = codes[i]
+        if g < first or g >= last:
+            continue
+        for u in range(k):
+            zu = z[i, u]
+            for v in range(u + 1):
+                a[g, u, v] += zu * z[i, v]
+            for s in range(q):
+                tail[g, u, s] += zu * dense[i, s]
+        for s in range(e):
+            place = places[i, s]
+            if place < 0:
+                continue
+            low, high = starts[g], starts[g + 1]
+            while high - low > 1:
+                middle = (low + high) // 2
+                if columns[middle] <= place:
+                    low = middle
+                else:
+                    high = middle
+            for u in range(k):
+                cells[low, u] += z[i, u] * values[i, s]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _factor_block(a, factor, low):
+    """``L Lᵀ = I + Λᵀ A Λ`` of one group into the first k columns of ``low`` (k, 2 k); False where it has none."""
+    k = len(factor)
+    for u in range(k):
+        for v in range(k):
+            s = 0.0
+            for t in range(k):
+                s += (a[u, t] if t <= u else a[t, u]) * factor[t, v]
+            low[u, k + v] = s
+    for u in range(k):
+        for v in range(u + 1):
+            s = 1.0 if u == v else 0.0
+            for t in range(k):
+                s += factor[t, u] * low[t, k + v]
+            for t in range(v):
+                s -= low[u, t] * low[v, t]
+            if u == v:
+                if s <= 0.0:
+                    return False
+                low[u, u] = s**0.5
+            else:
+                low[u, v] = s / low[v, v]
+    return True
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def whiten_cells(a, starts, cells, tail, factor, white_cells, white_tail, low, begin, end):
+    """``L⁻¹ Λᵀ B_g`` of some groups; gives ``Σ log|L Lᵀ|``."""
+    k, q = len(factor), tail.shape[2]
+    logdet = 0.0
+    for g in range(begin, end):
+        if not _factor_block(a[g], factor, low):
+            return float("nan")
+        for u in range(k):
+            logdet += log(low[u, u])
+        for c in range(starts[g], starts[g + 1]):
+            for u in range(k):
+                s = 0.0
+                for t in range(k):
+                    s += factor[t, u] * cells[c, t]
+                for t in range(u):
+                    s -= low[u, t] * white_cells[c, t]
+                white_cells[c, u] = s / low[u, u]
+        for c in range(q):
+            for u in range(k):
+                s = 0.0
+                for t in range(k):
+                    s += factor[t, u] * tail[g, t, c]
+                for t in range(u):
+                    s -= low[u, t] * white_tail[g, t, c]
+                white_tail[g, u, c] = s / low[u, u]
+    return 2.0 * logdet
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def add_cell_products(starts, columns, cells, tail, total, sparse, first, last):
+    """``Σ B̃ᵀ B̃`` for the rows ``first:last`` of it that are columns of cells, the lower triangle, and tail by cells."""
+    groups, k, q = tail.shape
+    for g in range(groups):
+        for i in range(starts[g], starts[g + 1]):
+            row = columns[i]
+            if row < first or row >= last:
+                continue
+            for j in range(starts[g], i + 1):
+                s = 0.0
+                for u in range(k):
+                    s += cells[i, u] * cells[j, u]
+                total[row, columns[j]] += s
+            for c in range(q):
+                s = 0.0
+                for u in range(k):
+                    s += cells[i, u] * tail[g, u, c]
+                total[sparse + c, row] += s
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def slope_cells(a, starts, cells, tail, factor, out_cells, out_tail, sum_aj, begin, end, work):
+    """As :func:`slopes` for cells: ``Σ A − A K A``, and ``B − A K B`` of some groups, which begin at 0 in ``out``."""
+    k, q = len(factor), tail.shape[2]
+    whole, ak, fitted = work[2], work[3], work[4]
+    for g in range(begin, end):
+        shrinkage(a[g], factor, fitted, work)
+        for u in range(k):
+            for v in range(k):
+                whole[u, v] = a[g, u, v] if v <= u else a[g, v, u]
+        for u in range(k):
+            for v in range(k):
+                s = 0.0
+                for t in range(k):
+                    s += whole[u, t] * fitted[t, v]
+                ak[u, v] = s
+        for u in range(k):
+            for v in range(k):
+                s = whole[u, v]
+                for t in range(k):
+                    s -= ak[u, t] * whole[t, v]
+                sum_aj[u, v] += s
+        at = starts[begin]
+        for c in range(starts[g], starts[g + 1]):
+            for u in range(k):
+                s = cells[c, u]
+                for t in range(k):
+                    s -= ak[u, t] * cells[c, t]
+                out_cells[c - at, u] = s
+        for c in range(q):
+            for u in range(k):
+                s = tail[g, u, c]
+                for t in range(k):
+                    s -= ak[u, t] * tail[g, t, c]
+                out_tail[g - begin, u, c] = s
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def cell_quadratics(starts, columns, cells, tail, form, sparse, out):
+    """``B_g F B_gᵀ`` added to ``out`` (groups, k, k); the first cell is that of ``starts[0]``."""
+    groups, k, q = tail.shape
+    origin = starts[0]
+    for g in range(groups):
+        for i in range(starts[g], starts[g + 1]):
+            row = columns[i]
+            for u in range(k):
+                # (F Bᵀ) at this column, cell by cell and then the tail.
+                s = 0.0
+                for j in range(starts[g], starts[g + 1]):
+                    s += form[row, columns[j]] * cells[j - origin, u]
+                for c in range(q):
+                    s += form[row, sparse + c] * tail[g, u, c]
+                for v in range(k):
+                    out[g, v, u] += cells[i - origin, v] * s
+        for c in range(q):
+            for u in range(k):
+                s = 0.0
+                for j in range(starts[g], starts[g + 1]):
+                    s += form[sparse + c, columns[j]] * cells[j - origin, u]
+                for d in range(q):
+                    s += form[sparse + c, sparse + d] * tail[g, u, d]
+                for v in range(k):
+                    out[g, v, u] += tail[g, v, c] * s

@@ -46,8 +46,9 @@ class Coefficients:
     Attributes
     ----------
     beta : ndarray, shape (p,)
+        Of the fixed effects that have columns.
     whitened : tuple of ndarray (groups, k)
-        v of each term.
+        v of each term; of fixed ones, of many levels, their effects.
     effects : tuple of ndarray (groups, k)
         u = Λ v of each term.
     """
@@ -140,7 +141,7 @@ class System:
     coordinates : Coordinates
     likelihood : Likelihood
     factors : list of ndarray (k, k)
-        Λ of each term in its own units.
+        Λ of each random term in its own units.
     solved : Solved
     """
 
@@ -152,8 +153,13 @@ class System:
 
     @property
     def inner(self) -> list[np.ndarray]:
-        """Λ of each term in the coordinates of the sums."""
-        return [z @ factor for z, factor in zip(self.coordinates.z, self.factors, strict=True)]
+        """Λ of each random term in the coordinates of the sums."""
+        return [z @ factor for z, factor in zip(self.coordinates.z, self.factors, strict=False)]
+
+    @property
+    def _every(self) -> list[np.ndarray]:
+        """Λ of each term; of fixed ones, one."""
+        return [*self.factors, *(np.eye(1) for _ in self.design.wide)]
 
     @property
     def sigma2(self) -> float:
@@ -165,28 +171,30 @@ class System:
         low = self.solved.low
         inner = solve_triangular(low[:-1, :-1], low[-1, :-1], lower=True, trans="T")
         shared = likelihood.shared(self.inner, self.solved)
-        h = np.einsum("ab,ga->gb", self.inner[0], likelihood.b[:, :, -1] - likelihood.b[:, :, :-1] @ shared)
+        h = (likelihood.products.target - likelihood.products.times(shared)) @ self.inner[0]
         first = self._substitute(self._substitute(h, False), True)
         r = self.coordinates.r
-        beta = solve_triangular(r[:p, :p], inner[likelihood.r :] * r[p, p] + r[:p, p])
-        return self._of(beta, [first * r[p, p], *self._split(inner[: likelihood.r] * r[p, p])])
+        cut = len(inner) - p
+        beta = solve_triangular(r[:p, :p], inner[cut:] * r[p, p] + r[:p, p])
+        return self._of(beta, [first * r[p, p], *self._split(inner[:cut] * r[p, p])])
 
     def _split(self, flat: np.ndarray) -> list[np.ndarray]:
-        """The effects of other terms, term by term."""
+        """The effects of other terms, term by term, reference levels among them."""
         found, at = [], 0
         for term in self.design.terms[1:]:
-            found.append(flat[at : at + term.size].reshape(-1, term.k))
-            at += term.size
+            own = flat[at : at + term.free]
+            found.append(np.append(np.zeros(term.size - term.free), own).reshape(-1, term.k))
+            at += term.free
         return found
 
     def _of(self, beta: np.ndarray, whitened: Sequence[np.ndarray]) -> Coefficients:
         return Coefficients(
-            beta, tuple(whitened), tuple(v @ factor.T for v, factor in zip(whitened, self.factors, strict=True))
+            beta, tuple(whitened), tuple(v @ factor.T for v, factor in zip(whitened, self._every, strict=True))
         )
 
     def restored(self, effects: Sequence[np.ndarray], beta: np.ndarray) -> Coefficients:
         """Coefficients from effects in their own units: v is what of them Λ can make."""
-        whitened = [u @ np.linalg.pinv(factor).T for u, factor in zip(effects, self.factors, strict=True)]
+        whitened = [u @ np.linalg.pinv(factor).T for u, factor in zip(effects, self._every, strict=True)]
         return Coefficients(beta, tuple(whitened), tuple(effects))
 
     def uncertainties(self, inverse: np.ndarray) -> list[np.ndarray]:
@@ -197,17 +205,11 @@ class System:
         inverse : ndarray
             ``L⁻¹`` of the shared part.
         """
-        likelihood, terms = self.likelihood, self.design.terms
-        factor, k = np.ascontiguousarray(self.inner[0]), terms[0].k
-        groups, _, shared = likelihood.b.shape
+        likelihood, terms = self.likelihood, self.design.random
+        products, k = likelihood.products, terms[0].k
         back = likelihood.scale(inverse.T, [f.T for f in self.inner])  # D L⁻ᵀ
-        own = np.empty((groups, k, k))
-        kernels.covariances_of(likelihood.a, np.arange(groups), factor, own, np.empty((2, k, k)))
-        step = max(1, 2**22 // (k * shared))
-        for begin in range(0, groups, step):
-            part = slice(begin, min(begin + step, groups))
-            image = own[part] @ (likelihood.b[part, :, :-1] @ back)
-            own[part] += image @ image.transpose(0, 2, 1)
+        own = products.shrunk(self.inner[0])
+        own += own @ products.quadratic(back @ back.T) @ own
         undo = solve_triangular(self.coordinates.z[0], np.eye(k))
         found, at = [undo @ own @ undo.T], 0
         for t, term in enumerate(terms[1:], 1):
@@ -218,21 +220,16 @@ class System:
         return found
 
     def _substitute(self, h: np.ndarray, transposed: bool) -> np.ndarray:
-        out, k = np.empty_like(h), h.shape[1]
-        kernels.substitute(
-            self.likelihood.a, np.ascontiguousarray(self.inner[0]), np.ascontiguousarray(h), out, 0, len(h),
-            np.empty((2, k, k)), transposed,
-        )  # fmt: skip
-        return out
+        return self.likelihood.products.substitute(self.inner[0], h, transposed)
 
     def assess(self, found: Coefficients, gradient: dict[str, np.ndarray], tol: float) -> Assessment:
         """Bounds on how far coefficients are from those that the rows ask for, and better ones."""
         p, likelihood, terms = self.design.p, self.likelihood, self.design.terms
         g, at = gradient["hi"] + gradient["lo"], p
         h, sizes = [], []
-        for term, factor, v in zip(terms, self.factors, found.whitened, strict=True):
+        for term, factor, v in zip(terms, self._every, found.whitened, strict=True):
             own = g[at : at + term.size].reshape(-1, term.k)
-            h.append(own @ factor - v)
+            h.append((own[term.reference :] if term.fixed else own @ factor - v))
             sizes.append(float(((np.abs(own) @ np.abs(factor) + np.abs(v)) ** 2).sum()))
             at += term.size
         r = self.coordinates.r
@@ -245,8 +242,9 @@ class System:
         energy = float(np.sqrt((forward**2).sum() + step @ step))
         shift = solve_triangular(low, step, lower=True, trans="T")
         first = self._substitute(forward - self._spread(shift), True)
-        beta = found.beta + solve_triangular(r[:p, :p], shift[likelihood.r :])
-        others = [v + change for v, change in zip(found.whitened[1:], self._split(shift[: likelihood.r]), strict=True)]
+        cut = len(shift) - p
+        beta = found.beta + solve_triangular(r[:p, :p], shift[cut:])
+        others = [v + change for v, change in zip(found.whitened[1:], self._split(shift[:cut]), strict=True)]
         better = self._of(beta, [found.whitened[0] + first, *others])
         error = self._bounded(energy, sizes, found, gradient)
         size = float(np.sqrt(sum((part**2).sum() for part in h) + h_beta @ h_beta))
@@ -264,11 +262,11 @@ class System:
         plain = 4 * (k + 2) * U * float(np.sqrt(sum(sizes)))
         meant = 0.0
         for z, factor, v, groups in zip(
-            self.coordinates.z, self.factors, found.whitened, likelihood.groups, strict=True
+            self.coordinates.z, self.factors, found.whitened, likelihood.groups, strict=False
         ):
             most = np.linalg.norm(np.abs(v) @ np.abs(factor).T @ np.abs(z).T)
             meant += (k + 1) * U * np.sqrt(n / max(groups, 1) + n) * float(most)
-        traces = np.einsum("gaa->g", likelihood.a)
+        traces = np.einsum("gaa->g", likelihood.products.a)
         spread = max(float(np.linalg.cond(z)) for z in self.coordinates.z)
         r = self.coordinates.r[: self.design.p, : self.design.p]
         spread = max(spread, float(np.linalg.cond(r / np.linalg.norm(r, axis=0))) if len(r) else 1.0)
@@ -284,9 +282,9 @@ class System:
     def _bounds(self, error: float, size: float, found: Coefficients, tol: float) -> dict[str, Bound]:
         p, r = self.design.p, self.coordinates.r
         low = self.solved.low[:-1, :-1]
-        rows = solve_triangular(low, np.eye(len(low)), lower=True)[:, self.likelihood.r :]
-        scales = np.linalg.norm(rows @ solve_triangular(r[:p, :p], np.eye(p), trans="T"), axis=0) if p else np.zeros(0)
-        norm = float(np.linalg.norm(found.beta))
+        scales = np.linalg.norm(self.fixed_root(solve_triangular(low, np.eye(len(low)), lower=True)), axis=1)
+        wide = found.effects[len(self.design.random) :]
+        norm = float(np.sqrt(found.beta @ found.beta + sum(float((u**2).sum()) for u in wide)))
         right = float(np.hypot(np.linalg.norm(r[:p, p]), abs(r[p, p])))
         sigma = float(np.sqrt(self.sigma2))
         bounds = {
@@ -320,16 +318,29 @@ class System:
             )
         return bounds
 
+    def fixed_root(self, inverse: np.ndarray) -> np.ndarray:
+        """G with ``G Gᵀ`` the covariance of the fixed effects relative to σ²: those with columns, then those of levels.
+
+        Parameters
+        ----------
+        inverse : ndarray
+            ``L⁻¹`` of the shared part.
+        """
+        p, r = self.design.p, self.coordinates.r
+        rows = inverse.T[self.likelihood.r :]
+        cut = len(rows) - p
+        return np.concatenate([solve_triangular(r[:p, :p], rows[cut:]), rows[:cut]])
+
     def _gather(self, forward: np.ndarray) -> np.ndarray:
         """``Σ B̃_gᵀ L_g⁻¹ h_g``, its other terms scaled by Λ."""
         back = self._substitute(forward, True) @ self.inner[0].T
-        total = np.einsum("gks,gk->s", self.likelihood.b[:, :, :-1], back)
+        total = self.likelihood.products.gathered(back)
         return self.likelihood.scale(total[:, None], self.inner)[:, 0]
 
     def _spread(self, shift: np.ndarray) -> np.ndarray:
         """``B̃_g shift`` of every group: what the shared part takes off."""
         own = self.likelihood.scale(shift[:, None], [factor.T for factor in self.inner])[:, 0]
-        return self._substitute((self.likelihood.b[:, :, :-1] @ own) @ self.inner[0], False)
+        return self._substitute(self.likelihood.products.times(own) @ self.inner[0], False)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ a group is added to by its code.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 #: Of the budget, what the design may take to be kept in memory.
 KEPT = 0.4
 
+#: Levels from which on a categorical column among the fixed effects is not turned into columns of zeros and ones.
+WIDE = 100
+
 #: Rows that the columns of a formula are found from when not all can be in memory.
 HEAD_ROWS = 2**16
 
@@ -46,12 +50,18 @@ class Term:
         Where they stand in a row.
     blocks : tuple of (str, int)
         Structure and size of the parts of their covariance: of (1 + x | g), ("full", 2).
+    fixed : bool
+        Whether these are fixed effects: the levels of a categorical column that has many.
+    reference : bool
+        Whether the first level is the reference, whose effect is zero.
     """
 
     groups: Groups
     columns: tuple[str, ...]
     place: slice
     blocks: tuple[tuple[str, int], ...]
+    fixed: bool = False
+    reference: bool = False
 
     @property
     def name(self) -> str:
@@ -68,6 +78,11 @@ class Term:
         """Coefficients of all groups."""
         return self.k * len(self.groups)
 
+    @property
+    def free(self) -> int:
+        """Of these, those that are not zero by definition."""
+        return self.size - self.reference
+
 
 @dataclass(frozen=True)
 class Design:
@@ -81,7 +96,7 @@ class Design:
     fixed : tuple of str
         Names of the fixed effects.
     terms : tuple of Term
-        The one with the most coefficients first.
+        The random one with the most coefficients first, fixed ones last.
     absorbed : tuple of Groups
     clusters : tuple of Groups
         Beside the model: what standard errors are to be robust to.
@@ -96,8 +111,18 @@ class Design:
 
     @property
     def p(self) -> int:
-        """Fixed effects."""
+        """Fixed effects that have a column."""
         return len(self.fixed)
+
+    @property
+    def random(self) -> tuple[Term, ...]:
+        """The random terms."""
+        return tuple(term for term in self.terms if not term.fixed)
+
+    @property
+    def wide(self) -> tuple[Term, ...]:
+        """The fixed ones, of many levels."""
+        return tuple(term for term in self.terms if term.fixed)
 
     @property
     def codes(self) -> np.ndarray:
@@ -128,10 +153,17 @@ def design(
     if weight is not None:
         used[weight] = None
     table = open_columns(data, list(used), "drop" if missing == "drop" else "error")
-    every = _groups(table, grouping, memory)
-    groups, others = every[: len(formula.random)], every[len(formula.random) :]
+    several = reader.categorical(table)
+    every = _groups(table, [*grouping, *((name,) for name in several)], memory)
+    groups, others = every[: len(formula.random)], every[len(formula.random) : len(grouping)]
+    wide = {name: found for name, found in zip(several, every[len(grouping) :], strict=True) if len(found) >= WIDE}
+    references = reader.leave_out(wide) if formula.random else {}
     reader.learn(table, memory)
     terms = sorted(_terms(formula, groups, reader), key=lambda term: -term.size)
+    at = sum(map(len, reader.columns)) - len(references)
+    for i, (name, reference) in enumerate(references.items()):
+        expression = reader.columns[-1][i]
+        terms.append(Term(wide[name], (expression,), slice(at + i, at + i + 1), (), True, reference))
     codes = (
         np.stack([term.groups.codes for term in terms], axis=1) if terms else np.zeros((table.shape[0], 0), np.int32)
     )
@@ -149,7 +181,7 @@ def _terms(formula: ModelFormula, groups: Sequence[Groups], reader: _Reader) -> 
     """One term for each grouping; several terms of a formula with the same one have a covariance of blocks."""
     found: list[Term] = []
     start = len(reader.columns[0])
-    for term, own, columns in zip(formula.random, groups, reader.columns[1:], strict=True):
+    for term, own, columns in zip(formula.random, groups, reader.columns[1:], strict=False):
         k = len(columns)
         blocks = (("full", k),) if term.correlated else (("full", 1),) * k
         if found and found[-1].groups is own:
@@ -182,8 +214,43 @@ class _Reader:
         self.variables = list(dict.fromkeys(map(str, variables)))
         self.columns: list[tuple[str, ...]] = []
         self._specs: list[Any] = []
+        #: Expressions of fixed effects that have no columns, and the columns of text.
+        self.wide: list[str] = []
+        self._texts: set[str] = set()
         self._made: tuple[np.ndarray, np.ndarray, np.ndarray | None] | None = None
         self._categories: dict[str, Any] = {}
+
+    def categorical(self, table: TableRows) -> list[str]:
+        """Columns of text, or in C(), that stand in one term of the fixed effects and nowhere else."""
+        types = dict(zip(*_schema(table), strict=True))
+        self._texts = {name for name, type_ in types.items() if _is_text(type_)}
+        every = [str(factor.expr) for side in self._sides for term in side for factor in term.factors]
+        found = []
+        for name in types:
+            known = f"C({name})" in every or (name in every and _is_text(types[name]))
+            if known and sum(name in re.findall(r"\w+", expression) for expression in every) == 1:
+                found.append(name)
+        single = {str(term.factors[0].expr) for term in self._sides[0] if len(term.factors) == 1}
+        return [name for name in found if name in single or f"C({name})" in single]
+
+    def leave_out(self, names: Collection[str]) -> dict[str, bool]:
+        """Take these columns out of the fixed effects, and say of each whether its first level is the reference."""
+        from formulaic import Formula
+
+        left = [term for term in self._sides[0] if not _is_one_of(term, names)]
+        out = [term for term in self._sides[0] if _is_one_of(term, names)]
+        if not out:
+            return {}
+        self._sides[0] = Formula(left)
+        self.variables = [name for name in self.variables if name not in names]
+        spanned = any(str(term) == "1" or "C(" in str(term) or len(term.factors) == 1 and str(term) in self._texts
+                      for term in left)  # fmt: skip
+        references = {}
+        for term in out:
+            (name,) = (name for name in names if name in (str(term), str(term)[2:-1]))
+            self.wide.append(str(term))
+            references[name], spanned = spanned, True
+        return references
 
     def learn(self, table: TableRows, memory: int) -> None:
         """Find the columns: from all rows when they fit into memory, or else from the first."""
@@ -215,6 +282,7 @@ class _Reader:
         for term, columns in zip(self.formula.random, self.columns[1:], strict=True):
             if not columns:
                 raise OptionError(f"the random term ({term.columns} | {term.name}) has no columns")
+        self.columns.append(tuple(self.wide))
 
     def take(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """What was made of all rows while learning; it is not kept here any longer."""
@@ -232,7 +300,8 @@ class _Reader:
     def _together(self, matrices: Sequence[Any], frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         y, *sides = (np.asarray(matrix, np.float64) for matrix in matrices)
         weight = None if self.weight is None else frame[self.weight].to_numpy(np.float64)
-        return np.concatenate(sides, axis=1), np.ascontiguousarray(y[:, 0]), weight
+        ones = np.ones((len(y), len(self.wide)))
+        return np.concatenate([*sides, ones], axis=1), np.ascontiguousarray(y[:, 0]), weight
 
     def explaining(self, random: bool) -> list[str]:
         """The columns that the fixed part is made of, and the random terms with ``random``."""
@@ -264,8 +333,9 @@ class _Reader:
         for name in table.column_names:
             column = table.column(name)
             if name in self._categories:
-                series[name] = pd.Categorical.from_codes(_places(name, column, self._categories[name]),
-                                                         categories=self._categories[name])
+                series[name] = pd.Categorical.from_codes(
+                    _places(name, column, self._categories[name]), categories=self._categories[name]
+                )
             elif name in self.variables or name == self.weight:
                 series[name] = _numbers(name, column)
         return pd.DataFrame(series, index=pd.RangeIndex(table.num_rows))
@@ -328,13 +398,21 @@ def predictions(model: MixedModel, data: Any, random: bool) -> np.ndarray:
     built = model.system.design
     reader: _Reader = built.rows.reader  # type: ignore[attr-defined]
     groups = [name for term in built.formula.random for name in term.group] if random else []
-    names = list(dict.fromkeys([*reader.explaining(random), *groups]))
+    names = list(dict.fromkeys([*reader.explaining(random), *groups, *(term.name for term in built.wide)]))
     if not names:
         raise OptionError("the model has neither columns nor groups to predict from")
     opened = open_columns(data, names, "error")
     table = pa.Table.from_batches(list(opened.batches(0, opened.shape[0])))
     fixed, *sides = reader.explained(table, random)
-    expected = fixed @ model.beta
+    expected, first = fixed @ model.beta[: built.p], built.p
+    for term in built.wide:
+        column = table.column(term.name)
+        codes = known_codes([(term.name, column)], term.groups.ids, opened.source)
+        if (codes < 0).any():
+            level = column[int(np.argmax(codes < 0))].as_py()
+            raise DataError(f"column '{term.name}' has the level {level!r}, which is not known", where=opened.source)
+        expected += np.append([0.0] * term.reference, model.beta[first : first + term.free])[codes]
+        first += term.free
     by_term = zip(built.formula.random, sides, strict=True) if random else ()
     at = dict.fromkeys(model.groupings, 0)
     for term, rows in by_term:
@@ -366,6 +444,18 @@ def _groups(table: TableRows, grouping: Sequence[tuple[str, ...]], memory: int) 
         if combined not in found:
             found[combined] = grouped([(name, columns.column(name)) for name in combined], table.source)
     return [found[combined] for combined in grouping]
+
+
+def _schema(table: TableRows) -> tuple[list[str], list[Any]]:
+    """Names and types of a table's columns."""
+    schema = next(iter(table.batches(0, 1))).schema
+    table.release()
+    return schema.names, schema.types
+
+
+def _is_one_of(term: Any, names: Collection[str]) -> bool:
+    """Whether a term of a formula is one of these columns, alone or in C()."""
+    return len(term.factors) == 1 and any(str(term.factors[0].expr) in (name, f"C({name})") for name in names)
 
 
 def _is_text(type_: Any) -> bool:

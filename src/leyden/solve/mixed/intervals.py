@@ -81,7 +81,8 @@ def wald(model: MixedModel, level: float) -> Intervals:
 def profile(model: MixedModel, level: float) -> Intervals:
     """Intervals where twice the fall of the log-likelihood reaches a quantile of χ² with one degree of freedom.
 
-    Standard deviations of coefficients that are correlated with others are left to :func:`wald`.
+    Standard deviations of coefficients that are correlated with others, and the effects of columns of many levels, are
+    left to :func:`wald`.
     """
     objective = _objective(model, restricted=False)
     start = minimize(objective.both, model.theta, jac=True, method="L-BFGS-B") if len(model.theta) else None
@@ -89,7 +90,7 @@ def profile(model: MixedModel, level: float) -> Intervals:
     least, limit = objective.value(theta), float(ndtri((1 + level) / 2))
     errors = model.standard_errors
     fixed = {}
-    for j, name in enumerate(model.names):
+    for j, name in enumerate(model.names[: len(objective.likelihood.coordinates.r) - 1]):
 
         def rise(value: float, j: int = j) -> float:
             return _without(objective, theta, j, value) - least
@@ -132,18 +133,16 @@ def _ends(
 
 def _without(objective: Objective, theta: np.ndarray, j: int, value: float) -> float:
     """The least ``−2 ℓ`` when fixed effect j has this value."""
-    likelihood = objective.likelihood
-    p, r = likelihood.p, likelihood.coordinates.r
+    likelihood, at = objective.likelihood, objective.likelihood.coordinates
+    r, p = at.r, len(at.r) - 1
     columns = np.column_stack([np.delete(r[:, :p], j, axis=1), r[:, p] - value * r[:, j]])
-    q, triangle = np.linalg.qr(columns)
-    shared = likelihood.r
-    turn = np.zeros((shared + p + 1, shared + p))
-    turn[:shared, :shared], turn[shared:, shared:] = np.eye(shared), q
-    sums = {"a": likelihood.a, "b": np.ascontiguousarray(likelihood.b @ turn), "c": turn.T @ likelihood.c @ turn}
-    at = likelihood.coordinates
+    turn, triangle = np.linalg.qr(columns)
+    whole = np.eye(len(likelihood.c), len(likelihood.c) - 1)
+    whole[-p - 1 :, -p:] = turn
     inner = Likelihood(
-        sums, Coordinates(at.n, at.log_weight, triangle, at.z), likelihood.widths, likelihood.groups, p - 1, False
-    )
+        likelihood.products.turned(turn), whole.T @ likelihood.c @ whole,
+        Coordinates(at.n, at.log_weight, triangle, at.z), likelihood.widths, likelihood.groups, False,
+    )  # fmt: skip
     held = Objective(inner, objective.covariances)
     if not len(theta):
         return held.value(theta)
@@ -209,10 +208,8 @@ def _objective(model: MixedModel, restricted: bool | None = None) -> Objective:
     if restricted is None or restricted == own.likelihood.restricted:
         return own
     inner = own.likelihood
-    sums = {"a": inner.a, "b": inner.b, "c": inner.c}
-    return Objective(
-        Likelihood(sums, inner.coordinates, inner.widths, inner.groups, inner.p, restricted), own.covariances
-    )
+    other = Likelihood(inner.products, inner.c, inner.coordinates, inner.widths, inner.groups, restricted)
+    return Objective(other, own.covariances)
 
 
 def _quantities(
@@ -224,7 +221,7 @@ def _quantities(
     sigma = np.exp(at[-1])
     assert model.system is not None
     for term, covariance, factor in zip(
-        model.system.design.terms, objective.covariances, objective.factors(at[:-1]), strict=True
+        model.system.design.random, objective.covariances, objective.factors(at[:-1]), strict=True
     ):
         if covariance.factor is not None:
             continue
@@ -254,7 +251,7 @@ def _single(model: MixedModel, objective: Objective) -> list[tuple[tuple[str, st
     found: list[tuple[tuple[str, str], int | None, float]] = []
     assert model.system is not None
     index = 0
-    for term, covariance in zip(model.system.design.terms, objective.covariances, strict=True):
+    for term, covariance in zip(model.system.design.random, objective.covariances, strict=True):
         first = 0
         for (kind, k), count in zip(covariance.blocks, covariance.counts, strict=True):
             if count == 1:

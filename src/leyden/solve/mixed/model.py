@@ -33,6 +33,7 @@ from leyden.rows.roles import WithRoles
 from leyden.rows.table import TableRows
 from leyden.solve.mixed.certify import Assessment, Coefficients, Gradient, System
 from leyden.solve.mixed.design import Design, design
+from leyden.solve.mixed.elimination import products
 from leyden.solve.mixed.estimate import Covariance, Objective, estimate
 from leyden.solve.mixed.formula import ModelFormula, from_lists, parse
 from leyden.solve.mixed.likelihood import Likelihood
@@ -44,6 +45,9 @@ MAX_CORRECTIONS = 4
 
 #: By how much ``−2 ℓ`` may still fall where it is called largest.
 STATIONARY = 1e-6
+
+#: Matrices of all shared columns that a likelihood and its gradient are made with.
+WORK = 8
 
 #: Likelihoods that an estimate takes, about, for a plan.
 EVALUATIONS = 30
@@ -296,11 +300,11 @@ def _structures(built: Design, asked: Any) -> list[tuple[tuple[tuple[str, int], 
     found = []
     by_group = asked if isinstance(asked, Mapping) else None
     if by_group is not None:
-        strange = [name for name in by_group if name not in [term.name for term in built.terms]]
+        strange = [name for name in by_group if name not in [term.name for term in built.random]]
         if strange:
-            names = ", ".join(term.name for term in built.terms)
+            names = ", ".join(term.name for term in built.random)
             raise OptionError(f"covariance= names '{strange[0]}', which is no grouping", hint=f"There are {names}.")
-    for term in built.terms:
+    for term in built.random:
         value = asked if by_group is None else by_group.get(term.name, "estimate")
         if isinstance(value, str):
             kind = check.one_of("covariance", value, ("estimate", "full", "diagonal", "identity"))
@@ -349,13 +353,13 @@ def _plan(built: Design, options: Options) -> Plan[MixedModel]:
     rows, p = built.rows, built.p
     n, d = rows.shape
     first, *others = built.terms
-    shared = sum(term.size for term in others) + p + 1
-    state = 8 * (first.size * (first.k + shared) + shared**2)
-    if 2 * state > options.memory:
+    reduction = CrossProducts(built, Coordinates.unknown(built))
+    shared, state = reduction.shared, reduction.state_nbytes
+    if 2 * state + WORK * 8 * shared**2 > options.memory:
         raise BudgetError(
             f"the sums of {len(first.groups):,} groups of '{first.name}', with {first.k} coefficients each and "
             f"{shared:,} that they share, take {format_bytes(state)}",
-            hint=f'Give at least memory="{2.5 * state / 1e6:.0f}MB", or fewer coefficients.',
+            hint=f'Give at least memory="{(2.5 * state + WORK * 8 * shared**2) / 1e6:.0f}MB", or fewer coefficients.',
         )
     rates = machine()
 
@@ -371,12 +375,13 @@ def _plan(built: Design, options: Options) -> Plan[MixedModel]:
     evaluation = len(first.groups) * (4.0 * first.k**2 * shared + 2.0 * first.k * shared**2) + shared**3
     algebra = PassPlan("likelihoods", 0, EVALUATIONS * evaluation, EVALUATIONS * 3 * evaluation / rates.gram64)
     kept = n * rows.row_nbytes if rows.in_memory else 0
-    groups = "; ".join(f"{len(term.groups):,} of {term.name} × {term.k}" for term in built.terms)
+    groups = "; ".join(f"{len(term.groups):,} of {term.name} × {term.k}" for term in built.random)
+    effects = p + sum(term.free for term in built.wide)
     cut = layout(rows, [Triangle(p, d)], options.memory, options.threads)
     peak = kept + 4 * n * len(built.terms) + 2 * state + cut.threads * reading_nbytes(rows, cut.block_rows)
     return Plan(
         "mixed",
-        f"{rows.source}: {n:,} rows, {p} fixed effects, groups {groups}",
+        f"{rows.source}: {n:,} rows, {effects:,} fixed effects, groups {groups}",
         f"cross-products, {options.method}",
         (
             f"likelihoods come from sums of {format_bytes(state)}, made in one pass",
@@ -452,15 +457,14 @@ def _sums(engine: Engine, built: Design) -> tuple[Coordinates, dict[str, np.ndar
 def _objective(
     built: Design, coordinates: Coordinates, sums: dict[str, np.ndarray], covariances: Sequence[Any], method: str
 ) -> Objective:
-    terms = built.terms
-    likelihood = Likelihood(
-        sums, coordinates, [term.k for term in terms], [len(term.groups) for term in terms], built.p, method == "REML"
-    )
+    terms = built.random
+    widths, groups = [term.k for term in terms], [len(term.groups) for term in terms]
+    likelihood = Likelihood(products(sums), sums["c"], coordinates, widths, groups, method == "REML")
     return Objective(
         likelihood,
         [
             Covariance(blocks, _positive(np.linalg.norm(z, axis=0)), z, factor)
-            for (blocks, factor), z in zip(covariances, coordinates.z, strict=True)
+            for (blocks, factor), z in zip(covariances, coordinates.z, strict=False)
         ],
     )
 
@@ -510,14 +514,18 @@ def _result(
     kept: Mapping[str, Any],
     objective: Objective,
 ) -> MixedModel:
-    built, p, r = system.design, system.design.p, system.likelihood.r
+    built = system.design
     sigma2 = system.sigma2
     low = system.solved.low[:-1, :-1]
     inverse = solve_triangular(low, np.eye(len(low)), lower=True)
-    triangle = system.coordinates.r[:p, :p]
-    back = solve_triangular(triangle, inverse[:, r:].T)
+    root = system.fixed_root(inverse)
+    names, beta = list(built.fixed), [coefficients.beta]
+    for term, own in zip(built.wide, coefficients.effects[len(built.random) :], strict=True):
+        levels = term.groups.ids.take(np.arange(term.reference, len(term.groups)))
+        names += [f"{term.columns[0]}[{'T.' * term.reference}{level}]" for level in levels]
+        beta.append(own[term.reference :, 0])
     groupings = {}
-    for t, (term, uncertainty) in enumerate(zip(built.terms, system.uncertainties(inverse), strict=True)):
+    for t, (term, uncertainty) in enumerate(zip(built.random, system.uncertainties(inverse), strict=True)):
         factor = system.factors[t]
         groupings[term.name] = RandomEffects(
             term.name, term.columns, objective.covariances[t].blocks, term.groups.ids, sigma2 * factor @ factor.T,
@@ -528,21 +536,21 @@ def _result(
         formula=str(built.formula),
         target=built.formula.target,
         method=options.method,
-        names=built.fixed,
-        beta=coefficients.beta,
-        covariance_fixed=sigma2 * back @ back.T,
+        names=tuple(names),
+        beta=np.concatenate(beta),
+        covariance_fixed=sigma2 * root @ root.T,
         groupings=in_order,
         sigma2=sigma2,
         log_likelihood=-found.solved.value / 2,
         n=system.coordinates.n,
-        parameters=p + len(found.theta) + 1,
+        parameters=len(names) + len(found.theta) + 1,
         theta=found.theta,
         given=all(c.factor is not None for c in objective.covariances),
         options={
             **kept,
             "covariance": [
                 [term.name, [list(block) for block in c.blocks], None if c.factor is None else c.factor.tolist()]
-                for term, c in zip(built.terms, objective.covariances, strict=True)
+                for term, c in zip(built.random, objective.covariances, strict=True)
             ],
         },
         certificate=certificate,
@@ -588,7 +596,7 @@ def verify(model: MixedModel, data: Any, **given: Any) -> Certificate:
         if solved is None:
             return Certificate({}, failures=("the likelihood cannot be computed at the saved covariances",))
         system = System(built, coordinates, objective.likelihood, objective.factors(model.theta), solved)
-        held = system.restored([model.groupings[term.name].effects for term in built.terms], model.beta)
+        held = system.restored(*_saved(model, built))
         (gradient,) = engine.sweep(built.rows, [Gradient(built, held)], "gradient, certificate")
         bounds = system.assess(held, gradient, options.tol).bounds
         if len(model.theta):
@@ -606,6 +614,15 @@ def verify(model: MixedModel, data: Any, **given: Any) -> Certificate:
     return Certificate(bounds, 3, 3 * built.rows.stored_nbytes, failures=tuple(failures))
 
 
+def _saved(model: MixedModel, built: Design) -> tuple[list[np.ndarray], np.ndarray]:
+    """The effects of all terms, and the fixed effects that have columns."""
+    effects, at = [model.groupings[term.name].effects for term in built.random], built.p
+    for term in built.wide:
+        effects.append(np.append(np.zeros(int(term.reference)), model.beta[at : at + term.free])[:, None])
+        at += term.free
+    return effects, model.beta[: built.p]
+
+
 def decrement(objective: Objective, theta: np.ndarray) -> float:
     """By how much ``−2 ℓ`` could fall from these parameters, to second order."""
     from leyden.solve.mixed.estimate import curvature
@@ -615,9 +632,9 @@ def decrement(objective: Objective, theta: np.ndarray) -> float:
 
 def _differences(model: MixedModel, built: Design) -> tuple[str, ...]:
     """Why model and data do not belong together."""
-    if built.fixed != model.names:
+    if built.fixed != model.names[: built.p] or built.p + sum(t.free for t in built.wide) != len(model.names):
         return ("the data makes other fixed effects than the model has",)
-    for term in built.terms:
+    for term in built.random:
         own = model.groupings.get(term.name)
         if own is None or own.effects.shape != (len(term.groups), term.k):
             return (f"the data has other groups of '{term.name}' than the model",)

@@ -26,11 +26,15 @@ from leyden.errors import DataError
 from leyden.rows.base import Block
 from leyden.solve.mixed import _products_kernels
 from leyden.solve.mixed.design import Design
+from leyden.solve.mixed.elimination import Pattern
 
 kernels: Any = _products_kernels
 
 #: Parts that groups are shared out in among threads: the same on every machine.
 PARTS = 4
+
+#: Shared columns of other terms from which on it is looked whether most products are zero.
+SPARSE_FROM = 64
 
 #: A column of which less than this part stands out of those before it is a combination of them.
 COLLINEAR = 1e-9
@@ -122,13 +126,18 @@ class Coordinates:
     r : ndarray, shape (p + 1, p + 1)
         Triangle of ``√W [X | y]``.
     z : tuple of ndarray (k, k)
-        Of each term, R_z / √n: ``z̃ = z · inv``.
+        Of each term, R_z / √n: ``z̃ = z · inv``; of fixed effects, one.
     """
 
     n: int
     log_weight: float
     r: np.ndarray
     z: tuple[np.ndarray, ...]
+
+    @classmethod
+    def unknown(cls, design: Design) -> Coordinates:
+        """Before the first pass: of the right shapes."""
+        return cls(design.rows.shape[0], 0.0, np.eye(design.p + 1), tuple(np.eye(term.k) for term in design.terms))
 
     @classmethod
     def of(cls, found: TriangleState, design: Design) -> Coordinates:
@@ -149,7 +158,10 @@ class Coordinates:
         _refuse_collinear(found.r[:p, :p], design)
         z = []
         for term in design.terms:
-            first = p + 1 + term.place.start - p
+            if term.fixed:
+                z.append(np.eye(1))
+                continue
+            first = 1 + term.place.start
             part = found.r[:, first : first + term.k]
             norms = np.linalg.norm(part, axis=0)
             triangle = np.linalg.qr(part, mode="r")
@@ -180,10 +192,11 @@ def _refuse_collinear(r: np.ndarray, design: Design) -> None:
         )
 
 
-class CrossProducts(Reduction[dict[str, np.ndarray], dict[str, np.ndarray]]):
+class CrossProducts(Reduction[dict[str, np.ndarray], dict[str, Any]]):
     """``A_g``, ``B_g`` and ``C`` of a design, in the coordinates of the first pass.
 
-    The result is a dict: "a" (groups, k, k), lower triangles; "b" (groups, k, shared); "c" (shared, shared).
+    The result is a dict: "a" (groups, k, k), lower triangles; "c" (shared, shared); and "b" (groups, k, shared), or where
+    most of that would be zero, "cells" (cells, k), whose columns are told by "pattern", and "tail" (groups, k, p + 1).
     """
 
     parallel = True
@@ -194,37 +207,58 @@ class CrossProducts(Reduction[dict[str, np.ndarray], dict[str, np.ndarray]]):
         self.r, self.z = coordinates.r, coordinates.z
         first, *others = design.terms
         self.groups, self.k = len(first.groups), first.k
-        self.offsets = np.cumsum([0, *(term.size for term in others)])
-        self.shared = int(self.offsets[-1]) + self.p + 1
+        self.references = [term.reference for term in others]
+        self.offsets = np.cumsum([0, *(term.free for term in others)])
+        self.sparse = int(self.offsets[-1])
+        self.shared = self.sparse + self.p + 1
+        self.pattern = self._pattern(design.codes) if self.sparse >= SPARSE_FROM else None
         self._scratch = Scratch()
+
+    def _pattern(self, codes: np.ndarray) -> Pattern | None:
+        """The cells that have rows, when they take much less than all."""
+        places = [column for t in range(len(self.references)) for column in self._places(t, codes[:, t + 1]).T]
+        found = Pattern.of(codes[:, 0], places, self.groups, self.sparse)
+        return found if 3 * len(found.columns) < self.groups * self.sparse else None
+
+    def _places(self, t: int, codes: np.ndarray) -> np.ndarray:
+        """Shared columns of the effects of another term, shape (m, k); the reference level has none."""
+        place = self.places[t + 1]
+        k = place.stop - place.start
+        if not self.references[t]:
+            return self.offsets[t] + codes[:, None].astype(np.int64) * k + np.arange(k)
+        found = self.offsets[t] + codes[:, None].astype(np.int64) - 1
+        found[codes == 0] = -1
+        return np.asarray(found)
 
     def start(self) -> dict[str, np.ndarray]:
         groups, k, shared = self.groups, self.k, self.shared
-        return {"a": np.zeros((groups, k, k)), "b": np.zeros((groups, k, shared)), "c": np.zeros((shared, shared))}
+        state = {"a": np.zeros((groups, k, k)), "c": np.zeros((shared, shared))}
+        if self.pattern is None:
+            return {**state, "b": np.zeros((groups, k, shared))}
+        cells = np.zeros((len(self.pattern.columns), k))
+        return {**state, "cells": cells, "tail": np.zeros((groups, k, self.p + 1))}
 
     def update(self, state: dict[str, np.ndarray], block: Block) -> dict[str, np.ndarray]:
         dense, first, others = self._whitened(block)
-        places = np.concatenate(
-            [
-                self.offsets[t] + block.group[:, t + 1, None].astype(np.int64) * z.shape[1] + np.arange(z.shape[1])
-                for t, z in enumerate(others)
-            ]
-            or [np.zeros((block.rows, 0), np.int64)],
-            axis=1,
-        )
-        values = np.concatenate(others or [np.zeros((block.rows, 0))], axis=1)
+        places = [self._places(t, block.group[:, t + 1]) for t in range(len(others))]
+        nothing = np.zeros((block.rows, 0))
+        place = np.concatenate(places or [nothing.astype(np.int64)], axis=1)
+        values = np.concatenate(others or [nothing], axis=1)
         codes = np.ascontiguousarray(block.group[:, 0])
-        work = [
-            lambda part=part: kernels.add_groups(
-                codes, first, places, values, dense, state["a"], state["b"], part, PARTS
-            )
-            for part in range(PARTS)
-        ]
+
+        def add(part: int) -> None:
+            rows = (codes, first, place, values, dense, state["a"])
+            if self.pattern is None:
+                kernels.add_groups(*rows, state["b"], part, PARTS)
+            else:
+                at = self.pattern.starts, self.pattern.columns
+                kernels.add_cells(*rows, *at, state["cells"], state["tail"], part, PARTS)
+
         q = self.p + 1
         with ThreadPoolExecutor(thread_count(), "leyden") as pool:
-            running = [pool.submit(run) for run in work]
+            running = [pool.submit(add, part) for part in range(PARTS)]
             state["c"][-q:, -q:] += dense.T @ dense
-            kernels.add_shared(places, values, dense, state["c"])
+            kernels.add_shared(place, values, dense, state["c"])
             for future in running:
                 future.result()
         return state
@@ -249,14 +283,17 @@ class CrossProducts(Reduction[dict[str, np.ndarray], dict[str, np.ndarray]]):
             array += b[name]
         return a
 
-    def finish(self, state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def finish(self, state: dict[str, np.ndarray]) -> dict[str, Any]:
         c = state["c"]
         state["c"] = np.tril(c) + np.tril(c, -1).T
-        return state
+        return state if self.pattern is None else {**state, "pattern": self.pattern}
 
     @property
     def state_nbytes(self) -> int:
-        return 8 * (self.groups * self.k * (self.k + self.shared) + self.shared**2)
+        q = self.p + 1
+        of_group = self.k + self.shared if self.pattern is None else self.k + q
+        cells = 0 if self.pattern is None else len(self.pattern.columns) * self.k
+        return 8 * (self.groups * self.k * of_group + cells + self.shared**2)
 
     @property
     def scratch_nbytes(self) -> int:
