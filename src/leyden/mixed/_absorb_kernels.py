@@ -17,6 +17,16 @@ _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compiled
+def random(seed, counter):
+    """Number ``counter`` of the stream ``seed`` of SplitMix64, uniform in [0, 1)."""
+    x = seed + (np.uint64(counter) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = x ^ (x >> np.uint64(31))
+    return np.float64(x >> np.uint64(11)) * 2.0**-53
+
+
+@_compiled
 def count(codes, first, last, weights, mask, counts):
     """Add to ``counts`` the rows of each level in ``first:last`` whose weight is not zero; least and largest code."""
     low, high = np.int64(2**62), np.int64(-1)
@@ -73,13 +83,10 @@ def merge_cells(indptr, index, weights, mask, first, last, seen, merged, out, ou
 def level_weights(indptr, weights, mask, first, last, out):
     """Sum of the weights of each row in ``first:last``."""
     for i in range(first, last):
-        if mask:
-            total = 0.0
-            for k in range(indptr[i], indptr[i + 1]):
-                total += weights[k]
-            out[i] = total
-        else:
-            out[i] = indptr[i + 1] - indptr[i]
+        total = 0.0
+        for k in range(indptr[i], indptr[i + 1]):
+            total += weights[k & mask]
+        out[i] = total
 
 
 @_compiled
@@ -236,28 +243,6 @@ def add_scaled(x, alpha, p):
 
 
 @_compiled
-def step_diagonal(x, r, p, s, alpha, inverse, z, out):
-    """``x += α p``, ``r −= α s``, ``z = inverse · r``, and ``out = rᵀz``."""
-    a0, a1, a2, a3 = alpha[0], alpha[1], alpha[2], alpha[3]
-    t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
-    for k in range(len(x)):
-        x[k, 0] += a0 * p[k, 0]
-        x[k, 1] += a1 * p[k, 1]
-        x[k, 2] += a2 * p[k, 2]
-        x[k, 3] += a3 * p[k, 3]
-        r0, r1 = r[k, 0] - a0 * s[k, 0], r[k, 1] - a1 * s[k, 1]
-        r2, r3 = r[k, 2] - a2 * s[k, 2], r[k, 3] - a3 * s[k, 3]
-        r[k, 0], r[k, 1], r[k, 2], r[k, 3] = r0, r1, r2, r3
-        d = inverse[k]
-        z[k, 0], z[k, 1], z[k, 2], z[k, 3] = d * r0, d * r1, d * r2, d * r3
-        t0 += d * r0 * r0
-        t1 += d * r1 * r1
-        t2 += d * r2 * r2
-        t3 += d * r3 * r3
-    out[0], out[1], out[2], out[3] = t0, t1, t2, t3
-
-
-@_compiled
 def scale_add(p, beta, z):
     """``p = z + beta · p``, a factor a lane."""
     b0, b1, b2, b3 = beta[0], beta[1], beta[2], beta[3]
@@ -339,3 +324,124 @@ def laplacian_product(indptr, index, weights, diagonal, first, last, z, out, s):
         t2 += s2 * z2
         t3 += s3 * z3
     s[0], s[1], s[2], s[3] = t0, t1, t2, t3
+
+
+@_compiled
+def _drawn(indptr, i, k, sums, seed):
+    """The cell after k that cell k of row i is joined to, with a probability in proportion to its weight."""
+    begin, last = indptr[i], indptr[i + 1] - 1
+    remain = (1.0 - random(seed, k)) * sums[k + 1 - begin]
+    low, high = k + 1, last
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sums[middle - begin] >= remain:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@_compiled
+def _tails(indptr, weights, mask, i, sums):
+    """Weights of row i summed from its end; a longer array where they do not fit."""
+    count = indptr[i + 1] - indptr[i]
+    if count + 1 > len(sums):
+        sums = np.empty(2 * (count + 1))
+    sums[count] = 0.0
+    for k in range(count - 1, -1, -1):
+        sums[k] = sums[k + 1] + weights[(indptr[i] + k) & mask]
+    return sums
+
+
+@_compiled
+def tree_counts(indptr, index, weights, mask, seed, counts):
+    """Neighbours each level has when every row is replaced by a random tree; see :func:`tree_fill`."""
+    sums = np.empty(64)
+    for i in range(len(indptr) - 1):
+        sums = _tails(indptr, weights, mask, i, sums)
+        for k in range(indptr[i], indptr[i + 1] - 1):
+            counts[index[k]] += 1
+            counts[index[_drawn(indptr, i, k, sums, seed)]] += 1
+
+
+@_compiled
+def tree_fill(indptr, index, weights, mask, inverse, seed, places, out, out_weights):
+    """The edges of random trees whose expectation is the clique of each row, both ways.
+
+    As in :mod:`leyden.mixed.approximate_cholesky`, in the order of the cells.
+    """
+    sums = np.empty(64)
+    for i in range(len(indptr) - 1):
+        sums = _tails(indptr, weights, mask, i, sums)
+        for k in range(indptr[i], indptr[i + 1] - 1):
+            a, b = index[k], index[_drawn(indptr, i, k, sums, seed)]
+            w = weights[k & mask] * sums[k + 1 - indptr[i]] * inverse[i]
+            out[places[a]], out_weights[places[a]] = b, w
+            out[places[b]], out_weights[places[b]] = a, w
+            places[a] += 1
+            places[b] += 1
+
+
+@_compiled
+def add_cliques(indptr, index, weights, mask, inverse, first, last, out):
+    """Add ``−w w' / d`` of the rows ``first:last`` to a dense matrix."""
+    for i in range(first, last):
+        for k in range(indptr[i], indptr[i + 1]):
+            w = weights[k & mask] * inverse[i]
+            for m in range(indptr[i], indptr[i + 1]):
+                out[index[k], index[m]] -= w * weights[m & mask]
+
+
+@_compiled
+def scale_rows(r, inverse, z):
+    """``z = inverse · r``, a factor a row."""
+    for k in range(len(r)):
+        d = inverse[k]
+        z[k, 0], z[k, 1], z[k, 2], z[k, 3] = d * r[k, 0], d * r[k, 1], d * r[k, 2], d * r[k, 3]
+
+
+@_compiled
+def unite(a, b, levels, weights, mask, sets, used):
+    """Join level ``a[i]`` with level ``b[i]``, counted after ``levels`` others, for every row with a weight.
+
+    ``sets`` holds a representative of the set of every level, each its own to begin with, and the last one in the end.
+    """
+    for k in range(len(a)):
+        if weights[k & mask] == 0:
+            continue
+        x, y = np.int64(a[k]), levels + np.int64(b[k])
+        used[x] = used[y] = True
+        while sets[x] != x:
+            sets[x] = sets[sets[x]]
+            x = sets[x]
+        while sets[y] != y:
+            sets[y] = sets[sets[y]]
+            y = sets[y]
+        if x < y:
+            sets[y] = x
+        elif y < x:
+            sets[x] = y
+    for k in range(len(sets)):
+        sets[k] = sets[sets[k]]
+
+
+@_compiled
+def mark(codes, levels, weights, mask, first, last, out):
+    """Set ``out`` for the rows ``first:last`` with a weight whose level is marked."""
+    for k in range(first, last):
+        if levels[codes[k]] and weights[k & mask] != 0:
+            out[k] = True
+
+
+@_compiled
+def subtract_from(e, codes, first, effects):
+    """Subtract the effects of levels ``codes[first:]`` from ``e``."""
+    for k in range(len(e)):
+        e[k] -= effects[codes[first + k]]
+
+
+@_compiled
+def add_to_levels(e, weights, mask, codes, first, out):
+    """Add ``w e`` to the levels ``codes[first:]`` of ``out``."""
+    for k in range(len(e)):
+        out[codes[first + k]] += weights[(first + k) & mask] * e[k]

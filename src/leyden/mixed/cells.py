@@ -109,14 +109,14 @@ def grouped(
     """Rows of weight, in their order within each level; ``counts`` and ``parts`` come from :func:`level_counts`."""
     indptr = np.concatenate([[0], np.cumsum(counts.sum(0))]).astype(np.int64)
     places = indptr[:-1] + np.cumsum(counts, axis=0) - counts
-    index = np.empty(indptr[-1], np.int32)
+    index = np.empty(indptr[-1], payload.dtype)
     mask = masked(weights)
-    out = np.empty(indptr[-1] if mask else 1)
+    out = np.ones(max(int(indptr[-1]), 1) if mask else 1)
     threads.each(
         kernels.place,
         [(codes, payload, weights, mask, a, b, places[k], index, out) for k, (a, b) in enumerate(parts)],
     )
-    return Cells(indptr, index, out if mask else ONES)
+    return Cells(indptr, index, out)
 
 
 def merged(rows: Cells, levels: int, threads: Threads) -> Cells:
@@ -131,7 +131,7 @@ def merged(rows: Cells, levels: int, threads: Threads) -> Cells:
     if counts.sum() == len(rows):
         return rows
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    index, weights = np.empty(indptr[-1], np.int32), aligned.empty(int(indptr[-1]))
+    index, weights = np.empty(indptr[-1], np.int32), aligned.empty(max(int(indptr[-1]), 1))
 
     def merge(first: int, last: int) -> None:
         seen = np.full(levels, -1, np.int64)

@@ -12,7 +12,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,6 +52,10 @@ class Run:
     least : float
         Least Ritz value of the preconditioned matrix.
     converged : bool
+    ahead : float
+        Iterations still to go, if it goes on like this.
+    left : float64, shape (4,)
+        Squared norms of the columns, what the solution takes away taken off.
     """
 
     x: np.ndarray
@@ -59,6 +63,8 @@ class Run:
     error: np.ndarray
     least: float
     converged: bool
+    ahead: float
+    left: np.ndarray
 
 
 def solve(
@@ -68,8 +74,9 @@ def solve(
     squares: np.ndarray,
     tol: float,
     most: int,
+    x: np.ndarray | None = None,
 ) -> Run:
-    """Solve ``S x = b`` from zero until the error of every lane is estimated small beside what is left.
+    """Solve ``S x = b`` until the error of every lane is estimated small beside what is left.
 
     What is left of a column is its squared norm less what the solution takes away, ``bᵀx``, which conjugate gradients
     know from step to step.
@@ -87,17 +94,25 @@ def solve(
         Error in the energy norm asked for, relative to the norm of what is left.
     most : int
         Iterations at most.
+    x : float64, shape (n, 4), optional
+        Where to begin instead of at zero; it is changed.
     """
-    x, r = aligned.zeros(b.shape), aligned.copy(b)
-    z, s = aligned.empty(b.shape), aligned.empty(b.shape)
+    r, z, s = aligned.copy(b), aligned.empty(b.shape), aligned.empty(b.shape)
+    left = squares.copy()
+    if x is None:
+        x = aligned.zeros(b.shape)
+    else:
+        operator.product(x, s, np.zeros(LANES))
+        left -= np.einsum("ij,ij->j", x, r + (r - s))
+        r -= s
     precondition(r, z)
     p = aligned.copy(z)
     rz, before, curvature = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
     kernels.dots(r, z, rz)
-    best, since, least = rz.copy(), 0, 1.0
+    start, best, since, least = rz.copy(), rz.copy(), 0, 1.0
     alphas: list[np.ndarray] = []
     betas: list[np.ndarray] = []
-    live, left = rz > 0, squares.copy()
+    live = rz > 0
     checks = iter(_checks())
     check = next(checks)
     for k in range(most + 1):
@@ -123,10 +138,20 @@ def solve(
         kernels.scale_add(p, beta, z)
         alphas.append(alpha)
         betas.append(beta)
-    return Run(x, len(alphas), np.sqrt(rz / least), least, bool(done))
+    ahead = _ahead(start, rz, least * targets, len(alphas))
+    return Run(x, len(alphas), np.sqrt(rz / least), least, bool(done), ahead, targets / tol**2)
 
 
-def _checks():
+def _ahead(start: np.ndarray, now: np.ndarray, targets: np.ndarray, iterations: int) -> float:
+    """Iterations until all lanes are below their targets, at the pace that they came with."""
+    open_ = now > targets
+    if not open_.any():
+        return 0.0
+    pace = np.log(start[open_] / now[open_]) / max(iterations, 1)
+    return float(np.max(np.log(now[open_] / np.maximum(targets[open_], 1e-300)) / np.maximum(pace, 1e-3)))
+
+
+def _checks() -> Iterator[int]:
     """Iterations at which Ritz values are found again: ever further apart."""
     k = 4
     while True:

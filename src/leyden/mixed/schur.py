@@ -143,14 +143,33 @@ def graph_complement(
     elimination: Elimination, cells: Cells, inverse: np.ndarray, diagonal: np.ndarray
 ) -> GraphComplement:
     """The graph of S, all its edges formed; ``cells`` are those of levels with several."""
-    size = elimination.size
-    counts = np.zeros(size, np.int64)
+    counts = np.zeros(elimination.size, np.int64)
     kernels.pair_counts(cells.indptr, cells.index, counts)
+
+    def fill(places: np.ndarray, index: np.ndarray, weights: np.ndarray) -> None:
+        kernels.pair_fill(*cells.arrays, inverse, places, index, weights)
+
+    graph = _graph(counts, fill, elimination)
+    return GraphComplement(graph, diagonal + tied(elimination), elimination.threads)
+
+
+def sampled_graph(elimination: Elimination, cells: Cells, inverse: np.ndarray, seed: int) -> Cells:
+    """A graph of less edges than ``cells`` whose expectation is that of S."""
+    counts, key = np.zeros(elimination.size, np.int64), np.uint64(seed)
+    kernels.tree_counts(*cells.arrays, key, counts)
+
+    def fill(places: np.ndarray, index: np.ndarray, weights: np.ndarray) -> None:
+        kernels.tree_fill(*cells.arrays, inverse, key, places, index, weights)
+
+    return _graph(counts, fill, elimination)
+
+
+def _graph(counts: np.ndarray, fill: Any, elimination: Elimination) -> Cells:
+    """Edges of each level, as many as ``counts`` says, those between the same two added up."""
     indptr = np.concatenate([[0], np.cumsum(counts)])
     index, weights = np.empty(indptr[-1], np.int32), aligned.empty(int(indptr[-1]))
-    kernels.pair_fill(*cells.arrays, inverse, indptr[:-1].copy(), index, weights)
-    graph = merged(Cells(indptr, index, weights), size, elimination.threads)
-    return GraphComplement(graph, diagonal + tied(elimination), elimination.threads)
+    fill(indptr[:-1].copy(), index, weights)
+    return merged(Cells(indptr, index, weights), len(counts), elimination.threads)
 
 
 def tied(elimination: Elimination) -> np.ndarray:

@@ -95,7 +95,9 @@ class Table:
         """Weights of the rows ``first:last`` as a column; one number when they are all one."""
         return self.weights[first:last, None] if self.mask else self.weights[:, None]
 
-    def each_block(self, threads: Threads, parts: int, begin: Callable[[int], Any], work: Callable[..., None]) -> list:
+    def each_block(
+        self, threads: Threads, begin: Callable[[int], Any], work: Callable[..., None], advance: Callable[[int], None]
+    ) -> list[Any]:
         """Read every block and hand it to ``work(state, first, last, block)``; the states ``begin(part)``, in order."""
 
         def run(k: int, first: int, last: int) -> Any:
@@ -103,9 +105,11 @@ class Table:
             for start in range(first, last, BLOCK):
                 stop = min(start + BLOCK, last)
                 work(state, start, stop, self.read(start, stop, block))
+                advance(stop - start)
             return state
 
-        return threads.each(run, [(k, a, b) for k, (a, b) in enumerate(ranges(self.rows, parts))])
+        parts = ranges(self.rows, self.scatter_parts())
+        return threads.each(run, [(k, a, b) for k, (a, b) in enumerate(parts)])
 
     def scatter_parts(self) -> int:
         """Parts of the rows whose sums by level are kept apart."""
