@@ -22,7 +22,9 @@ def dense(y, x, factors, levels, weights=None, penalties=None):
     root = np.concatenate([np.full(count, np.sqrt(l)) for l, count in zip(lam, levels, strict=True)])
     full = np.vstack([np.sqrt(w)[:, None] * np.hstack([x, d]), np.hstack([np.zeros((len(root), p)), np.diag(root)])])
     solution = np.linalg.lstsq(full, np.r_[np.sqrt(w) * y, np.zeros(len(root))], rcond=1e-12)[0]
-    fixed = np.hstack([dummies(c, k) for c, k, l in zip(factors, levels, lam, strict=True) if l == 0] or [np.zeros((n, 0))])
+    fixed = np.hstack(
+        [dummies(c, k) for c, k, l in zip(factors, levels, lam, strict=True) if l == 0] or [np.zeros((n, 0))]
+    )
     rank = np.linalg.matrix_rank(fixed[w > 0]) if fixed.size else 0
     return solution[:p], np.hstack([x, d]) @ solution, rank, solution[p:]
 
@@ -64,7 +66,9 @@ def test_equals_least_squares_with_dummies(levels, kind):
     check(y, x, factors, weights)
 
 
-@pytest.mark.parametrize("penalties", [(0.0, 2.0), (2.0, 0.0), (0.5, 30.0), (1e-6, 1e-3), (3.0, 0.0, 0.7), (1.0, 2.0, 3.0)])
+@pytest.mark.parametrize(
+    "penalties", [(0.0, 2.0), (2.0, 0.0), (0.5, 30.0), (1e-6, 1e-3), (3.0, 0.0, 0.7), (1.0, 2.0, 3.0)]
+)
 def test_random_intercepts_equal_a_dense_penalised_solve(penalties):
     rng = np.random.default_rng(3)
     y, x, factors = random_design(rng, 300, (50, 20, 6)[: len(penalties)], 2)
@@ -205,7 +209,7 @@ def test_errors_name_what_is_wrong():
     y, x, f = np.arange(4.0), np.ones((4, 1)), np.array([0, 0, 1, 1], np.int32)
     with pytest.raises(DataError, match="rows in common"):
         absorb(y, x[:3], [f])
-    with pytest.raises(DataError, match="one of them is -1"):
+    with pytest.raises(DataError, match="row 1: the codes of factor 1"):
         absorb(y, x, [f, np.array([0, -1, 0, 0], np.int32)])
     with pytest.raises(DataError, match="row 2"):
         absorb(np.array([0, 1, np.nan, 3]), x, [f])

@@ -28,14 +28,10 @@ def random(seed, counter):
 
 @_compiled
 def count(codes, first, last, weights, mask, counts):
-    """Add to ``counts`` the rows of each level in ``first:last`` whose weight is not zero; least and largest code."""
-    low, high = np.int64(2**62), np.int64(-1)
+    """Add to ``counts`` the rows of each level in ``first:last`` whose weight is not zero."""
     for k in range(first, last):
-        c = np.int64(codes[k])
-        low, high = min(low, c), max(high, c)
-        if c >= 0 and c < len(counts) and weights[k & mask] != 0:
-            counts[c] += 1
-    return low, high
+        if weights[k & mask] != 0:
+            counts[codes[k]] += 1
 
 
 @_compiled

@@ -36,6 +36,9 @@ ROUNDING = float(np.finfo(np.float64).eps) / 2
 #: Roundings of one entry of what is left: of the differences, and of the effects.
 ENTRY_ROUNDINGS = 4
 
+#: Times its rounding up to which what is left of a column is nothing.
+EXACT = 100
+
 
 @dataclass(frozen=True)
 class Errors:
@@ -147,11 +150,14 @@ def certify(answer: Answer, tol: float) -> tuple[Certificate, np.ndarray]:
     omega = math.sqrt(answer.effects_energy**2 + small)
     # Rounding of the answer's own residuals counts with y's: the target is known no better.
     total = omega + rounded
-    left = max(math.sqrt(answer.rss), rounded)
-    worst = _largest(answer.columns.energy, answer.columns.norm)
+    given = np.sqrt(answer.squares)
+    left = math.sqrt(answer.rss) if math.sqrt(answer.rss) > EXACT * rounded else float(given[0])
+    norms = np.where(answer.columns.norm > EXACT * answer.columns.rounding, answer.columns.norm, given)
+    worst = float(np.max(np.divide(answer.columns.energy, norms, out=np.zeros(len(norms)), where=norms > 0)))
     size = np.abs(answer.beta) * answer.columns.norm[1:]
     moved = float(np.linalg.norm(bounds * answer.columns.norm[1:]))
-    forward = moved / max(float(np.linalg.norm(size)) - moved, 0.0) if moved else 0.0
+    known = float(np.linalg.norm(size)) - moved
+    forward = moved / known if known > 0 else math.inf if moved else 0.0
     found = [
         Bound(
             "backward_error",
@@ -163,21 +169,21 @@ def certify(answer: Answer, tol: float) -> tuple[Certificate, np.ndarray]:
         Bound(
             "fit",
             total / left if left else 0.0,
-            "distance of the fitted values from the exact ones, relative to the residuals",
+            "distance of the fitted values from the exact ones, relative to the residuals, or to y where it is fitted exactly",
             grade,
             tolerance=tol,
         ),
         Bound(
             "projection",
             worst,
-            "error of what is left of a column when effects are taken off, relative to it, the worst of all columns",
+            "error of what is left of a column when effects are taken off, relative to it, the worst of y and covariates",
             grade,
             tolerance=tol,
         ),
         Bound(
             "objective",
-            total**2 / answer.objective if answer.objective else 0.0,
-            "distance of the objective from its minimum, relative to the objective",
+            total**2 / max(answer.objective, left**2) if left else 0.0,
+            "distance of the objective from its minimum, relative to it, or to the square of y where it is fitted exactly",
             grade,
         ),
     ]
@@ -192,8 +198,3 @@ def certify(answer: Answer, tol: float) -> tuple[Certificate, np.ndarray]:
             )
         )
     return Certificate({bound.name: bound for bound in found}, passes=2), bounds
-
-
-def _largest(error: np.ndarray, norm: np.ndarray) -> float:
-    """Largest relative error; what is zero up to rounding has none."""
-    return float(np.max(np.divide(error, norm, out=np.zeros_like(error), where=norm > 0), initial=0.0))

@@ -25,8 +25,8 @@ from leyden.mixed import _absorb_kernels
 kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES
 
-#: A column that is reduced to less than this, relatively, is within rounding of a combination of the effects.
-NOTHING_LEFT = 1e-6
+#: Rayleigh quotients of ``M⁻¹ S`` below which a direction is in the null space.
+SINGULAR = 1e-15
 
 #: Iterations without a smaller residual after which rounding has the word.
 STAGNANT = 50
@@ -72,6 +72,7 @@ def solve(
     precondition: Callable[[np.ndarray, np.ndarray], None],
     b: np.ndarray,
     squares: np.ndarray,
+    floor: np.ndarray,
     tol: float,
     most: int,
     x: np.ndarray | None = None,
@@ -90,6 +91,8 @@ def solve(
         In the range of S.
     squares : float64, shape (4,)
         Squared norms of the columns to begin with.
+    floor : float64, shape (4,)
+        Squared errors that are rounding: no lane goes on below.
     tol : float
         Error in the energy norm asked for, relative to the norm of what is left.
     most : int
@@ -112,34 +115,37 @@ def solve(
     start, best, since, least = rz.copy(), rz.copy(), 0, 1.0
     alphas: list[np.ndarray] = []
     betas: list[np.ndarray] = []
-    live = rz > 0
+    live, length, beta = rz > 0, np.zeros(LANES), np.zeros(LANES)
     checks = iter(_checks())
     check = next(checks)
     for k in range(most + 1):
-        targets = tol**2 * np.maximum(left, NOTHING_LEFT**2 * squares)
-        done = np.all(rz <= least * targets)
+        targets = np.maximum(tol**2 * left, floor)
+        done = np.all((rz <= least * targets) | ~live)
         if k == check or done or k == most:
             least = ritz(alphas, betas)
-            done = np.all(rz <= least * targets)
+            done = np.all((rz <= least * targets) | ~live)
             check = next(checks) if k == check else check
         since = 0 if np.any(rz < 0.9 * best) else since + 1
         best = np.minimum(best, rz)
         if done or k == most or since > STAGNANT:
             break
         operator.product(p, s, curvature)
-        alpha = np.divide(rz, curvature, out=np.zeros(LANES), where=live & (curvature > 0))
+        # pᵀ M p = rᵀz + β² times the last one: what pᵀ S p is compared with.
+        length = rz + beta**2 * length
+        live &= (rz > 0) & (curvature > SINGULAR * length)
+        alpha = np.divide(rz, curvature, out=np.zeros(LANES), where=live)
         left -= alpha * rz
         kernels.add_scaled(x, alpha, p)
         kernels.add_scaled(r, -alpha, s)
         precondition(r, z)
         before[:] = rz
         kernels.dots(r, z, rz)
-        beta = np.divide(rz, before, out=np.zeros(LANES), where=before > 0)
+        beta = np.divide(rz, before, out=np.zeros(LANES), where=live)
         kernels.scale_add(p, beta, z)
         alphas.append(alpha)
         betas.append(beta)
     ahead = _ahead(start, rz, least * targets, len(alphas))
-    return Run(x, len(alphas), np.sqrt(rz / least), least, bool(done), ahead, targets / tol**2)
+    return Run(x, len(alphas), np.sqrt(np.maximum(rz, 0.0) / least), least, bool(done), ahead, left)
 
 
 def _ahead(start: np.ndarray, now: np.ndarray, targets: np.ndarray, iterations: int) -> float:

@@ -31,6 +31,8 @@ PATIENCE = 60
 MOST_ITERATIONS = 20_000
 #: Sharper runs that a bound which is not met is answered with, and how much sharper than needed each is.
 SHARPER, MARGIN = 3, 0.3
+#: Error of a column, relative to it, that is rounding.
+ROUNDED = 4e-16
 #: Safety on the least Ritz value, which bounds the least eigenvalue from above.
 RITZ_SAFETY = 0.5
 
@@ -66,9 +68,7 @@ class Projection:
             [np.zeros(0)] + [np.full(table.levels[f], penalties[f]) for f in self.order[1:]]
         )
         first = self.order[0]
-        self._counts, self._parts = level_counts(
-            table.codes[first], table.levels[first], table.weights, threads, f"factor {first}"
-        )
+        self._counts, self._parts = level_counts(table.codes[first], table.levels[first], table.weights, threads)
         self.elimination = Elimination(self._all_cells(), penalties[first], self.size, threads)
         self.forest: Forest | None = None
         if self.size:
@@ -141,7 +141,8 @@ class Projection:
             rest = self._joined(sums, g)
             taken = np.einsum("ij,ij,i->j", b0, b0, self.elimination.inverse)
             left = np.maximum(squares[column : column + LANES] - taken, 0.0)
-            z = self._conjugate(self.elimination.right_side(b0, rest), left, tol) if self.size else rest
+            floor = (ROUNDED * squares[column : column + LANES]) * ROUNDED
+            z = self._conjugate(self.elimination.right_side(b0, rest), left, floor, tol) if self.size else rest
             effects[first][g] = self.elimination.back_substitute(b0, z)
             for k, f in enumerate(self.order[1:]):
                 effects[f][g] = z[self.starts[k] : self.starts[k + 1]]
@@ -151,27 +152,28 @@ class Projection:
         """One group of columns of all factors but the one that is eliminated."""
         return np.concatenate([np.zeros((0, LANES)), *(by_level[f][g] for f in self.order[1:])])
 
-    def _conjugate(self, b: np.ndarray, left: np.ndarray, tol: float) -> np.ndarray:
+    def _conjugate(self, b: np.ndarray, left: np.ndarray, floor: np.ndarray, tol: float) -> np.ndarray:
         """Effects of the factors that are not eliminated, until their error is bounded as asked."""
         most = TRIAL if self.preconditioner == "diagonal" else MOST_ITERATIONS
-        run = self._run(b, left, tol, most, None)
+        run = self._run(b, left, floor, tol, most, None)
         if self.preconditioner == "diagonal" and not run.converged:
             if run.ahead > PATIENCE:
                 self._factor()
-            run = self._run(b, left, tol, MOST_ITERATIONS, run.x)
+            run = self._run(b, left, floor, tol, MOST_ITERATIONS, run.x)
         asked = tol
         for _ in range(SHARPER):
-            bound = np.sqrt(self._residual_energy(b, run.x))
-            wanted = tol * np.sqrt(run.left)
-            worst = np.max(bound / wanted, where=wanted > 0, initial=0.0)
+            bound, wanted = self._residual_energy(b, run.x), np.maximum(tol**2 * run.left, floor)
+            worst = np.sqrt(np.max(np.divide(bound, wanted, out=np.zeros(LANES), where=wanted > 0)))
             if worst <= 1 or not run.converged:
                 break
             asked *= MARGIN / worst
-            run = self._run(b, left, asked, MOST_ITERATIONS, run.x)
+            run = self._run(b, left, floor, asked, MOST_ITERATIONS, run.x)
         return run.x
 
-    def _run(self, b: np.ndarray, left: np.ndarray, tol: float, most: int, x: np.ndarray | None) -> Run:
-        run = solve(self.complement, self._solve, b, left, tol, most, x)
+    def _run(
+        self, b: np.ndarray, left: np.ndarray, floor: np.ndarray, tol: float, most: int, x: np.ndarray | None
+    ) -> Run:
+        run = solve(self.complement, self._solve, b, left, floor, tol, most, x)
         self.iterations += run.iterations
         self.least = min(self.least, run.least)
         return run
@@ -189,7 +191,10 @@ class Projection:
             else:
                 pair = Elimination(self._merged_pair(f), self.penalties[self.order[0]], levels, self.threads)
             parts.append(
-                (slice(self.starts[k], self.starts[k + 1]), preconditioner.block(pair, penalty, self.seed + 2 * k, formed))
+                (
+                    slice(self.starts[k], self.starts[k + 1]),
+                    preconditioner.block(pair, penalty, self.seed + 2 * k, formed),
+                )
             )
         self._solve = parts[0][1] if len(parts) == 1 else preconditioner.blocks(parts)
 

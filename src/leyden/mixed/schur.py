@@ -124,7 +124,10 @@ class GraphComplement:
         g = self.graph
         self.threads.each(
             kernels.laplacian_product,
-            [(g.indptr, g.index, g.weights, self.diagonal, *p, z, out, self._dots[k]) for k, p in enumerate(self._parts)],
+            [
+                (g.indptr, g.index, g.weights, self.diagonal, *p, z, out, self._dots[k])
+                for k, p in enumerate(self._parts)
+            ],
         )
         dots[:] = self._dots.sum(0)
 

@@ -63,6 +63,10 @@ class Table:
                 wrong = int(np.argmin((w >= 0) & np.isfinite(w)))
                 raise DataError("a weight is negative or not finite", where=f"row {wrong:,}")
             w = np.append(w, 0.0) if n == 1 else w
+        for f, c in enumerate(codes):
+            if c.min() < 0:
+                k = int(np.argmin(c))
+                raise DataError(f"the codes of factor {f} begin at 0, this one is {c[k]}", where=f"row {k:,}")
         return cls(y, x, codes, tuple(int(c.max()) + 1 for c in codes), w)
 
     @property
