@@ -1,0 +1,84 @@
+"""Preconditioners of the Schur complement: its diagonal, and its diagonal blocks factored approximately.
+
+The block of one factor g is the Schur complement of the factor that is eliminated and g alone: a graph. For two factors
+it is all of S. For more it is additive Schwarz over the pairs with the factor that is eliminated [1]_: what two of the
+others share beside that is left to conjugate gradients.
+
+References
+----------
+.. [1] S. Correia, "A feasible estimator for linear models with multi-way fixed effects", 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from leyden.mixed import _absorb_kernels
+from leyden.mixed.approximate_cholesky import approximate_cholesky
+from leyden.mixed.cells import Cells
+from leyden.mixed.schur import FEW_EDGES, Elimination, GraphComplement, graph_complement, sampled_graph, tied
+
+kernels: Any = _absorb_kernels
+
+#: Levels up to which a block is inverted as a dense matrix.
+DENSE = 200
+
+#: Share of its weight below which the diagonal of S is rounding: a level that nothing is joined to.
+ALONE = 1e-13
+
+#: Writes ``M⁻¹ r`` to its second argument.
+Preconditioner = Callable[[np.ndarray, np.ndarray], None]
+
+
+def diagonal(schur: np.ndarray, totals: np.ndarray) -> Preconditioner:
+    """The diagonal of S; ``totals`` is what it was taken off."""
+    inverse = np.divide(1.0, schur, out=np.zeros_like(schur), where=schur > ALONE * totals)
+    return lambda r, z: kernels.scale_rows(r, inverse, z)
+
+
+def block(elimination: Elimination, penalty: float, seed: int, formed: GraphComplement | None = None) -> Preconditioner:
+    """The block of one factor; ``elimination`` is that of the pair, ``formed`` its graph where there is one."""
+    size = elimination.size
+    ground = np.full(size, penalty)
+    cells, inverse = several(elimination)
+    if formed is not None:
+        return approximate_cholesky(formed.graph, formed.diagonal, seed).solve
+    if size <= DENSE:
+        return _dense(elimination, ground)
+    counts = np.diff(cells.indptr)
+    if (counts * (counts - 1)).sum() / 2 <= FEW_EDGES * max(len(cells), 1):
+        formed = graph_complement(elimination, cells, inverse, ground)
+        return approximate_cholesky(formed.graph, formed.diagonal, seed).solve
+    graph = sampled_graph(elimination, cells, inverse, seed)
+    return approximate_cholesky(graph, ground + tied(elimination), seed + 1).solve
+
+
+def several(elimination: Elimination) -> tuple[Cells, np.ndarray]:
+    """Cells of the levels that have several, and ``D₀⁻¹`` of those levels."""
+    many = np.diff(elimination.cells.indptr) > 1
+    return elimination.cells.of_many(), elimination.inverse[many]
+
+
+def _dense(elimination: Elimination, ground: np.ndarray) -> Preconditioner:
+    size, cells = elimination.size, elimination.cells
+    matrix = np.diag(np.bincount(cells.index, np.broadcast_to(cells.weights, len(cells)), size) + ground)
+    kernels.add_cliques(*cells.arrays, elimination.inverse, 0, cells.levels, matrix)
+    inverse = np.linalg.pinv(matrix, rcond=1e-12, hermitian=True)
+
+    def solve(r: np.ndarray, z: np.ndarray) -> None:
+        np.matmul(inverse, r, out=z)
+
+    return solve
+
+
+def blocks(parts: list[tuple[slice, Preconditioner]]) -> Preconditioner:
+    """Preconditioners of parts of the rows, side by side."""
+
+    def solve(r: np.ndarray, z: np.ndarray) -> None:
+        for rows, part in parts:
+            part(r[rows], z[rows])
+
+    return solve

@@ -1,0 +1,146 @@
+"""The rows that effects are absorbed from: a target, covariates, codes of factors and weights, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from leyden import aligned
+from leyden.errors import DataError, OptionError
+from leyden.mixed import _absorb_kernels
+from leyden.mixed.cells import ONES, masked
+from leyden.mixed.threads import Threads, ranges, scatters
+
+kernels: Any = _absorb_kernels
+LANES = _absorb_kernels.LANES
+
+#: Rows of a block: the target and a few covariates of it stay in the cache of a processor.
+BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows in memory, as they were given.
+
+    Attributes
+    ----------
+    y : float64, shape (n,)
+    x : float32 or float64, shape (n, p), in any order
+    codes : list of int32 arrays, shape (n,)
+    levels : tuple of int
+        Levels of each factor.
+    weights : float64, shape (n,) or (1,)
+        One entry when all weights are one.
+    """
+
+    y: np.ndarray
+    x: np.ndarray
+    codes: list[np.ndarray]
+    levels: tuple[int, ...]
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, y: Any, x: Any, factors: Sequence[Any], weights: Any) -> Table:
+        """Checked; nothing is copied that has the type it should."""
+        y = np.ascontiguousarray(y, np.float64)
+        n = len(y)
+        x = np.zeros((n, 0)) if x is None else np.asarray(x)
+        x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
+        codes = [np.ascontiguousarray(f, np.int32) for f in factors]
+        w = ONES if weights is None else np.ascontiguousarray(weights, np.float64)
+        if n == 0:
+            raise DataError("there are no rows")
+        if x.ndim != 2 or len(x) != n or y.ndim != 1 or any(c.shape != (n,) for c in codes):
+            shapes = [c.shape for c in codes]
+            raise DataError(f"y has shape {y.shape}, x {x.shape}, and factors {shapes}: they must have rows in common")
+        if weights is not None:
+            if w.shape != (n,):
+                raise DataError(f"weights have shape {w.shape}, y has {y.shape}")
+            if not (np.all(w >= 0) and np.all(np.isfinite(w))):
+                wrong = int(np.argmin((w >= 0) & np.isfinite(w)))
+                raise DataError("a weight is negative or not finite", where=f"row {wrong:,}")
+            w = np.append(w, 0.0) if n == 1 else w
+        for f, c in enumerate(codes):
+            if c.min() < 0:
+                k = int(np.argmin(c))
+                raise DataError(f"the codes of factor {f} begin at 0, this one is {c[k]}", where=f"row {k:,}")
+        return cls(y, x, codes, tuple(int(c.max()) + 1 for c in codes), w)
+
+    @property
+    def rows(self) -> int:
+        return len(self.y)
+
+    @property
+    def mask(self) -> int:
+        return masked(self.weights)
+
+    @property
+    def width(self) -> int:
+        """Columns of a block: y, those of x, and zeros up to a multiple of :data:`LANES`."""
+        count = 1 + self.x.shape[1]
+        return count + -count % LANES
+
+    @property
+    def groups(self) -> range:
+        """First columns of the groups of four that are worked on together."""
+        return range(0, self.width, LANES)
+
+    def read(self, first: int, last: int, block: np.ndarray) -> np.ndarray:
+        """Rows ``first:last`` of y and x, in the memory of ``block``."""
+        out = block[: last - first]
+        out[:, 0] = self.y[first:last]
+        out[:, 1 : 1 + self.x.shape[1]] = self.x[first:last]
+        return out
+
+    def weight(self, first: int, last: int) -> np.ndarray:
+        """Weights of the rows ``first:last`` as a column; one number when they are all one."""
+        return self.weights[first:last, None] if self.mask else self.weights[:, None]
+
+    def each_block(
+        self, threads: Threads, begin: Callable[[int], Any], work: Callable[..., None], advance: Callable[[int], None]
+    ) -> list[Any]:
+        """Read every block and hand it to ``work(state, first, last, block)``; the states ``begin(part)``, in order."""
+
+        def run(k: int, first: int, last: int) -> Any:
+            state, block = begin(k), aligned.zeros((BLOCK, self.width))
+            for start in range(first, last, BLOCK):
+                stop = min(start + BLOCK, last)
+                work(state, start, stop, self.read(start, stop, block))
+                advance(stop - start)
+            return state
+
+        parts = ranges(self.rows, self.scatter_parts())
+        return threads.each(run, [(k, a, b) for k, (a, b) in enumerate(parts)])
+
+    def scatter_parts(self) -> int:
+        """Parts of the rows whose sums by level are kept apart."""
+        return scatters(8 * self.width * sum(self.levels))
+
+    def level_sums(self, block: np.ndarray, first: int, sums: list[np.ndarray]) -> None:
+        """Add the weighted rows of a block to the sums of their levels: an array (groups, levels, 4) a factor."""
+        for codes, out in zip(self.codes, sums, strict=True):
+            for g, column in enumerate(self.groups):
+                kernels.level_sums(block, column, self.weights, self.mask, codes, first, out[g])
+
+    def subtract(self, block: np.ndarray, first: int, effects: list[np.ndarray]) -> None:
+        """Take the effects of their levels off the rows of a block."""
+        for codes, effect in zip(self.codes, effects, strict=True):
+            for g, column in enumerate(self.groups):
+                kernels.subtract_effects(block, column, codes, first, effect[g])
+
+    def by_level(self) -> list[np.ndarray]:
+        """Zeros, (groups, levels, 4) a factor."""
+        return [aligned.zeros((len(self.groups), count, LANES)) for count in self.levels]
+
+
+def penalties_of(penalties: Sequence[float] | None, factors: int) -> tuple[float, ...]:
+    """One number a factor, zero or more."""
+    found = (0.0,) * factors if penalties is None else tuple(float(p) for p in penalties)
+    if len(found) != factors:
+        raise OptionError(f"there are {factors} factors and {len(found)} penalties")
+    if not all(0 <= p < np.inf for p in found):
+        raise OptionError(f"penalties={found} must be numbers, zero or more")
+    return found
