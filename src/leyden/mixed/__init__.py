@@ -1,0 +1,1 @@
+"""Mixed models: coefficients that all groups share, and coefficients of each group."""
