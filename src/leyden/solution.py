@@ -27,6 +27,7 @@ _KINDS = {
     "pca": "leyden.factor.decomposition:PrincipalComponents",
     "qr": "leyden.factor.triangular:QR",
     "als": "leyden.factor.als_result:ALSResult",
+    "lookup_mixed": "leyden.mixed.lookup_result:PersonalisedRegressions",
 }
 
 

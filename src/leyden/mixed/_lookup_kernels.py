@@ -36,7 +36,7 @@ from leyden.factor._als_vectors import (
     prefetch_row,
     scale_row,
 )
-from leyden.mixed._lookup_vectors import lanes_inverse, lanes_square
+from leyden.mixed._lookup_vectors import combine_exactly, dot_exactly, lanes_inverse, lanes_square, prefetch_entry
 
 #: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
 COMPILED_FROM = ""
@@ -75,14 +75,15 @@ def product_error(n, width, unit):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def inverse_error(n, width, unit):
-    """Of a computed ``M⁻¹``: η / tr M with ``(1 − η) M⁻¹ ⪯ M̂⁻¹ ⪯ (1 + η) M⁻¹``, as long as η is at most 3/2 SINGLE.
+def inverse_error(n, width, trace, inverse_trace, unit):
+    """Of a computed ``M⁻¹``: η with ``(1 − η) M⁻¹ ⪯ M̂⁻¹ ⪯ (1 + η) M⁻¹``, as long as η is at most 3/2 SINGLE.
 
-    ``L X = I + Φ`` with ``‖Φ‖ ≤ γ ‖L‖ ‖X‖ ≤ γ √(n tr M)`` moves the inverse by a factor between ``(1 ∓ √(tr M) ‖Φ‖)²``,
-    the rounding of ``XᵀX``, at most ``γ ‖X‖² ≤ γ n``, by no more than ``γ n tr M`` times ``M⁻¹``, which is at least
-    ``I / tr M``. That ``M ⪰ I`` is used throughout.
+    ``L X = I + Φ`` with ``‖Φ‖ ≤ γ ‖L‖ ‖X‖`` in the norm of Frobenius, in which ``‖L‖² = tr M`` and ``‖X‖² = tr M⁻¹``,
+    moves the inverse by a factor between ``(1 ∓ √(tr M) ‖Φ‖)²``; the rounding of ``XᵀX``, at most ``γ ‖X‖²``, by no more
+    than ``γ ‖X‖² tr M`` times ``M⁻¹``, which is at least ``I / tr M``. That ``M ⪰ I`` is used throughout.
     """
-    return 1.5 * (product_error(n, width, unit) + 1.2 * unit * (2 * np.sqrt(n) * (n + 4) + n * (n + 2)))
+    sums = 2 * (n + 4) * np.sqrt(inverse_trace) + (n + 2) * inverse_trace
+    return 1.5 * trace * (product_error(n, width, unit) + 1.4 * unit * sums)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -100,8 +101,13 @@ def _together(order, at, indptr, few):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _lane_products(order, at, together, count, indptr, indices, f, scale, gathered, tile, lane_k, ones, trace):
-    """``M`` of the groups in the lanes, in tiles of 4 × 4 entries, and a bound on its trace."""
+def _lane_products(
+    order, at, together, count, indptr, indices, f, scale, gathered, tile, lane_k, ones, trace, codes, s
+):  # fmt: skip
+    """``M`` of the groups in the lanes, in tiles of 4 × 4 entries, and a bound on its trace.
+
+    On the way the entries of S that fixed features of these groups lead to are asked for.
+    """
     width, one = f.shape[1], np.float32(1)
     tiles = (count + 3) // 4
     rounded = 4 * tiles
@@ -117,6 +123,8 @@ def _lane_products(order, at, together, count, indptr, indices, f, scale, gather
         base = l * rounded
         for r in range(own):
             gather_row(f, indices[first + r], one, scale, gathered, base + r, width)
+        if len(codes):
+            _ask(first, own, indices, codes, s)
         for r in range(own, rounded):
             for c in range(width):
                 gathered[base + r, c] = 0
@@ -140,6 +148,17 @@ def _lane_products(order, at, together, count, indptr, indices, f, scale, gather
                 trace[l] += lane_k[e, l]
     for l in range(LANES):
         trace[l] *= 1.01
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _ask(first, own, indices, codes, s):
+    """Ask for the entries of S of a group whose rows have one fixed feature each."""
+    for a in range(first + 1, first + own):
+        ca = np.int64(codes[indices[a]])
+        base = ca * (ca + 1) // 2
+        for b in range(first, a):
+            cb = np.int64(codes[indices[b]])
+            prefetch_entry(s, max(base + cb, cb * (cb + 1) // 2 + ca))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -192,7 +211,7 @@ def schur(
     few = few_rows(width)
     ones = lane_y[-1:]
     lanes_fill(ones, 0, 1, np.float32(1))
-    sizes = np.ones(LANES)
+    sizes, determinant, inverse_trace = np.ones(LANES), np.ones(LANES), np.zeros(LANES)
     at = 0
     while at < len(order):
         row = order[at]
@@ -209,47 +228,46 @@ def schur(
             at += 1
             continue
         together, count = _together(order, at, indptr, few)
-        _lane_products(order, at, together, count, indptr, indices, f, scale, gathered, tile, lane_k, ones, trace)
+        _lane_products(
+            order, at, together, count, indptr, indices, f, scale, gathered, tile, lane_k, ones, trace, codes, s
+        )  # fmt: skip
         tiles = (count + 3) // 4
-        slope = inverse_error(4 * tiles, width, U32)
         lanes_fill(lane_y, 0, 4 * tiles, np.float32(0))
-        alone = 0
-        for l in range(LANES):
-            own, usable = 0, False
-            if l < together:
-                row = order[at + l]
-                first = indptr[row]
-                own = indptr[row + 1] - first
-                if l > 0:
-                    totals[ROWS] += own
-                sizes[l] = _largest(values, first, first + own)
-                usable = slope * trace[l] <= single and sizes[l] < np.inf
-                sizes[l] = sizes[l] if sizes[l] > 0 else 1.0
-            for r in range(4 * tiles):
-                c = p
-                if usable and r < own:
-                    lane_y[r, l] = values[first + r] / sizes[l]
-                    if len(codes):
-                        c = codes[indices[first + r]]
-                lane_c[r, l] = c
-                lane_base[r, l] = c * (c + 1) // 2
-            if usable:
-                totals[ERROR] = max(totals[ERROR], slope * trace[l])
-                totals[PAIRS] += own * own
-            elif l < together:
-                alone |= 1 << l
+        for l in range(together):
+            row = order[at + l]
+            first, last = indptr[row], indptr[row + 1]
+            totals[ROWS] += last - first if l else 0
+            sizes[l] = _largest(values, first, last)
+            factor = 1 / sizes[l] if 0 < sizes[l] < np.inf else 0.0
+            for e in range(first, last):
+                lane_y[e - first, l] = values[e] * factor
         lanes_cholesky(lane_k, tiles)
         for l in range(together):
-            if not alone >> l & 1:
-                determinant = 1.0
-                for i in range(tiles):
-                    for r in range(4):
-                        determinant *= np.float64(lane_k[8 * i * (i + 3) + 5 * r, l])
-                totals[LOG_DETERMINANT] -= 2 * np.log(determinant)
+            determinant[l] = 1.0
+        for i in range(tiles):
+            for r in range(4):
+                for l in range(together):
+                    determinant[l] *= np.float64(lane_k[8 * i * (i + 3) + 5 * r, l])
         lanes_solve(lane_k, tiles, lane_y)
         lanes_inverse(lane_k, tiles, lane_x)
         lanes_square(lane_x, tiles, lane_k)
+        inverse_trace[:] = 0
+        for i in range(tiles):
+            for r in range(4):
+                for l in range(together):
+                    inverse_trace[l] += np.float64(lane_k[8 * i * (i + 3) + 5 * r, l])
+        alone = 0
+        for l in range(together):
+            error = inverse_error(4 * tiles, width, np.float64(trace[l]), inverse_trace[l], U32)
+            if error <= single and sizes[l] < np.inf:
+                own = indptr[order[at + l] + 1] - indptr[order[at + l]]
+                totals[ERROR] = max(totals[ERROR], error)
+                totals[PAIRS] += own * own
+                totals[LOG_DETERMINANT] -= 2 * np.log(determinant[l])
+            else:
+                alone |= 1 << l
         if len(codes):
+            _fill_codes(together, 4 * tiles, alone, order, at, indptr, indices, codes, p, lane_c, lane_base)
             _scatter_lanes(together, count, order, at, indptr, lane_k, lane_y, lane_c, lane_base, sizes, s, t)
         else:
             for l in range(together):
@@ -268,6 +286,23 @@ def schur(
     for e in range(p * (p + 1) // 2, len(s)):
         s[e] = 0
     t[p, :] = 0
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fill_codes(together, rounded, alone, order, at, indptr, indices, codes, p, lane_c, lane_base):
+    """Fixed features of the rows in the lanes, and where their rows of S begin; nobody's where there is no row."""
+    for l in range(LANES):
+        own = 0
+        if l < together and not alone >> l & 1:
+            first = indptr[order[at + l]]
+            own = indptr[order[at + l] + 1] - first
+            for r in range(own):
+                c = np.int64(codes[indices[first + r]])
+                lane_c[r, l] = c
+                lane_base[r, l] = c * (c + 1) // 2
+        for r in range(own, rounded):
+            lane_c[r, l] = p
+            lane_base[r, l] = p * (p + 1) // 2
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -328,14 +363,6 @@ def _dot(a, i, b, j, first, last):
     total = 0.0
     for k in range(first, last):
         total += a[i, k] * b[j, k]
-    return total
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
-def _feature_dot(f, j, w, width):
-    total = 0.0
-    for c in range(width):
-        total += np.float64(f[j, c]) * w[c]
     return total
 
 
@@ -440,7 +467,6 @@ def _schur_alone(
         return
     if _in_dual(n, width):
         trace = _dual(first, n, indices, f, delta, square, rows)
-        totals[ERROR] = max(totals[ERROR], inverse_error(n, width, U64) * trace)
         totals[PAIRS] += n * n
         y = small[0]
         for a in range(n):
@@ -448,6 +474,10 @@ def _schur_alone(
             totals[LOG_DETERMINANT] += 2 * np.log(square[a, a])
         _solve(square, n, y)
         _inverse(square, n, inverse)
+        inverse_trace = 0.0
+        for a in range(n):
+            inverse_trace += _dot(inverse, a, inverse, a, a, n)
+        totals[ERROR] = max(totals[ERROR], inverse_error(n, width, trace, inverse_trace, U64))
         for a in range(n):
             for b in range(a + 1):
                 g = _dot(inverse, a, inverse, b, a, n)
@@ -556,7 +586,7 @@ def certify(
         ``Xᵀα``, ``|X|ᵀ|α|``, rows of each column.
     totals : float64, shape (6,)
         ``Σ y²``; ``Σ rᵀα``, r = y − Xβ; ``Σ ‖Zᵀα‖²``; the sum of squares of what bounds ``‖M^(−½) (r − M α)‖``;
-        ``Σ tr M + ‖X‖²``; rows.
+        about ``Σ ‖Z‖² + ‖X‖²``; rows.
     """
     width = f.shape[1]
     few = few_rows(width)
@@ -577,7 +607,9 @@ def certify(
             at += 1
             continue
         together, count = _together(order, at, indptr, few)
-        _lane_products(order, at, together, count, indptr, indices, f, scale, gathered, tile, lane_k, ones, trace)
+        _lane_products(
+            order, at, together, count, indptr, indices, f, scale, gathered, tile, lane_k, ones, trace, codes[:0], w
+        )  # fmt: skip
         tiles = (count + 3) // 4
         lanes_cholesky(lane_k, tiles)
         lanes_fill(lane_y, 0, 4 * tiles, np.float32(0))
@@ -596,8 +628,8 @@ def certify(
             row = order[at + l]
             if slope * trace[l] <= single and about[SCALE, l] < np.inf:
                 _add_lane(
-                    indptr[row], indptr[row + 1], l, indices, values, codes, starts, columns, weights, width, slope,
-                    trace[l], r64, a64, about, lane_y, s, totals,
+                    indptr[row], indptr[row + 1], l, 4 * tiles, indices, values, codes, starts, columns, weights, width,
+                    slope, trace[l], r64, a64, about, lane_y, s, totals,
                 )  # fmt: skip
             else:
                 _certify_alone(
@@ -655,14 +687,13 @@ def _scale_lane(n, l, size, r64, about, lane_y):
 def _residuals_of_alpha(first, last, l, indices, f, delta, r64, a64, about, lane_y, w):
     """α as the lanes have it, and ``ρ = r − M α`` in float64, to be solved for in its place."""
     width, n = f.shape[1], last - first
-    w[:] = 0
     for a in range(n):
         a64[a, l] = about[SCALE, l] * np.float64(lane_y[a, l])
-        _add_feature(f, indices[first + a], a64[a, l], w, width)
+    combine_exactly(f, indices, first, n, a64, l, w, width)
     about[EFFECT, l] = np.sqrt(_weigh(w, delta, width))
     squares, size = 0.0, 0.0
     for a in range(n):
-        rho = r64[a, l] - a64[a, l] - _feature_dot(f, indices[first + a], w, width)
+        rho = r64[a, l] - a64[a, l] - dot_exactly(f, indices[first + a], w, width)
         squares += rho * rho
         size = max(size, abs(rho)) if abs(rho) < np.inf else np.inf
         r64[n + a, l] = rho
@@ -686,8 +717,8 @@ def _weigh(w, delta, width):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _add_lane(
-    first, last, l, indices, values, codes, starts, columns, weights, width, slope, trace, r64, a64, about, lane_y, s,
-    totals,
+    first, last, l, rounded, indices, values, codes, starts, columns, weights, width, slope, trace, r64, a64, about,
+    lane_y, s, totals,
 ):  # fmt: skip
     """The corrected α of a group in its lane, added up, and the bound on what is still wrong with it.
 
@@ -718,7 +749,7 @@ def _add_lane(
     rounding = _rounding(n, width, entries, root, before, after, residuals, about[TERMS, l], about[EFFECT, l])
     defect = rounding + slope * trace * np.sqrt(steps) + 4 * U32 * about[RHO, l]
     totals[DEFECT] += defect * defect
-    totals[MATRIX] += trace
+    totals[MATRIX] += max(trace / 1.01 - rounded, 0.0)
     totals[ROW_COUNT] += n
 
 
@@ -760,13 +791,15 @@ def _certify_alone(
         defect, trace = _certify_dual(
             first, n, indices, values, f, delta, starts, columns, weights, beta, s, totals, w, square, rows, small
         )
+        trace -= n
     else:
         defect, trace = _certify_primal(
             first, n, indices, values, f, delta, starts, columns, weights, beta, s, totals, w, square, inverse, rows,
             small,
         )  # fmt: skip
+        trace -= width
     totals[DEFECT] += defect * defect
-    totals[MATRIX] += 1.01 * trace
+    totals[MATRIX] += trace
     totals[ROW_COUNT] += n
     for e in range(first, first + n):
         totals[SQUARES] += np.float64(values[e]) ** 2
@@ -794,7 +827,7 @@ def _solve_dual(first, n, indices, values, f, delta, starts, columns, weights, b
             _add_feature(f, indices[first + a], alpha[a], w, width)
         effect = np.sqrt(_weigh(w, delta, width))
         for a in range(n):
-            rho[a] = r[a] - alpha[a] - _feature_dot(f, indices[first + a], w, width)
+            rho[a] = r[a] - alpha[a] - dot_exactly(f, indices[first + a], w, width)
     return trace, np.sqrt(squares), effect
 
 
@@ -850,7 +883,7 @@ def _effects_of(first, n, indices, values, f, delta, starts, columns, weights, b
         part[:width] = 0
         for e in range(start, min(start + CHUNK, first + n)):
             r, _ = _residual(e, indices, values, starts, columns, weights, beta)
-            _add_feature(f, indices[e], r - _feature_dot(f, indices[e], u, width), part, width)
+            _add_feature(f, indices[e], r - dot_exactly(f, indices[e], u, width), part, width)
         for c in range(width):
             w[c] += part[c]
     for c in range(width):
@@ -876,7 +909,7 @@ def _certify_primal(
     entries, squares, sizes, residuals = 1, 0.0, 0.0, 0.0
     for e in range(first, first + n):
         r, terms = _residual(e, indices, values, starts, columns, weights, beta)
-        alpha = r - _feature_dot(f, indices[e], u, width)
+        alpha = r - dot_exactly(f, indices[e], u, width)
         squares += alpha * alpha
         residuals += r * r
         sizes += terms * terms

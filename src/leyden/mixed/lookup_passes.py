@@ -20,6 +20,18 @@ kernels: Any = _lookup_kernels
 NOBODY = np.iinfo(np.int64).max
 
 
+#: Numbers that a large array is longer by, so that the system gives it huge pages, which NumPy asks for from 4 MB on:
+#: what is added to all over it takes a third of the time.
+SPREAD = 2**19
+
+
+def _spread(size: int) -> np.ndarray:
+    """Zeros that will be added to all over."""
+    made = aligned.empty(size + SPREAD if size > SPREAD // 4 else size)[:size]
+    made[:] = 0
+    return made
+
+
 class _Groups:
     """What both passes know of the model, and the memory that a thread works in.
 
@@ -44,34 +56,7 @@ class _Groups:
 
     @property
     def _shapes(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        """Memory of a thread."""
-        width = self.f.shape[1]
-        few = int(kernels.few_rows(width))
-        tiles, lanes = (few + 3) // 4, kernels.LANES
-        triangle = tiles * (tiles + 1) // 2
-        dual = max(few, min(self.most, width))
-        primal = self.most > max(few, width)
-        size = max(dual, width) if primal else dual
-        return {
-            "gathered": ((4 * lanes * tiles, width), np.float32),
-            "tile": ((lanes * triangle, 16), np.float32),
-            "lane_k": ((16 * triangle, lanes), np.float32),
-            "lane_x": ((16 * triangle, lanes), np.float32),
-            "lane_y": ((4 * tiles + 1, lanes), np.float32),
-            "lane_c": ((4 * tiles, lanes), np.int64),
-            "lane_base": ((4 * tiles, lanes), np.int64),
-            "trace": ((lanes,), np.float64),
-            "r64": ((8 * tiles, lanes), np.float64),
-            "a64": ((4 * tiles, lanes), np.float64),
-            "about": ((4, lanes), np.float64),
-            "w": ((width,), np.float64),
-            "square": ((size, size), np.float64),
-            "inverse": ((size, max(size, width)), np.float64),
-            "rows": ((max(dual, lanes), width), np.float64),
-            "small": ((4, max(size, width, self.p + 1)), np.float64),
-            "local": ((self.p if primal else 1, width), np.float64),
-            "where": ((self.p + 1, 2), np.int64),
-        }
+        return memory_of(self.f.shape[1], self.p, self.most)
 
     @property
     def scratch_nbytes(self) -> int:
@@ -90,6 +75,36 @@ class _Groups:
     def beta(self, beta: np.ndarray) -> np.ndarray:
         """With a place for nobody."""
         return np.append(beta, 0.0)
+
+
+def memory_of(width: int, p: int, most: int) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shapes and types of what a thread works in, with groups of at most so many rows."""
+    few = int(kernels.few_rows(width))
+    tiles, lanes = (few + 3) // 4, kernels.LANES
+    triangle = tiles * (tiles + 1) // 2
+    dual = max(few, min(most, width))
+    primal = most > max(few, width)
+    size = max(dual, width) if primal else dual
+    return {
+        "gathered": ((4 * lanes * tiles, width), np.float32),
+        "tile": ((lanes * triangle, 16), np.float32),
+        "lane_k": ((16 * triangle, lanes), np.float32),
+        "lane_x": ((16 * triangle, lanes), np.float32),
+        "lane_y": ((4 * tiles + 1, lanes), np.float32),
+        "lane_c": ((4 * tiles, lanes), np.int64),
+        "lane_base": ((4 * tiles, lanes), np.int64),
+        "trace": ((lanes,), np.float64),
+        "r64": ((8 * tiles, lanes), np.float64),
+        "a64": ((4 * tiles, lanes), np.float64),
+        "about": ((4, lanes), np.float64),
+        "w": ((width,), np.float64),
+        "square": ((size, size), np.float64),
+        "inverse": ((size, max(size, width)), np.float64),
+        "rows": ((max(dual, lanes), width), np.float64),
+        "small": ((4, max(size, width, p + 1)), np.float64),
+        "local": ((p if primal else 1, width), np.float64),
+        "where": ((p + 1, 2), np.int64),
+    }
 
 
 def groups_of(block: Block) -> tuple[np.ndarray, ...]:
@@ -149,13 +164,11 @@ class Schur(_Groups, Reduction[SchurState, Complement]):
 
     @property
     def state_nbytes(self) -> int:
-        return 8 * ((self.p + 1) * (self.p + 2) // 2 + 4 * (self.p + 1) + 5)
+        return 8 * ((self.p + 1) * (self.p + 2) // 2 + SPREAD + 4 * (self.p + 1) + 5)
 
     def start(self) -> SchurState:
         p = self.p
-        return SchurState(
-            aligned.zeros((p + 1) * (p + 2) // 2), np.zeros((p + 1, 4)), np.zeros(4), np.full(1, NOBODY)
-        )  # fmt: skip
+        return SchurState(_spread((p + 1) * (p + 2) // 2), np.zeros((p + 1, 4)), np.zeros(4), np.full(1, NOBODY))
 
     def update(self, state: SchurState, block: Block) -> SchurState:
         order, indptr, indices, values = groups_of(block)

@@ -45,7 +45,7 @@ class Features:
     def codes(self) -> np.ndarray:
         """The column of each item where each item has exactly one, of weight one; empty otherwise."""
         alike = (np.diff(self.starts) == 1).all() and (self.weights == 1).all()
-        return self.columns if alike else np.empty(0, np.int64)
+        return self.columns.astype(np.int32) if alike else np.empty(0, np.int32)
 
     def matrix(self) -> Any:
         """As a SciPy array, (items, p)."""
@@ -174,6 +174,13 @@ class Table:
     root: np.ndarray | None
     k: int
 
+    @classmethod
+    def of(cls, f: np.ndarray, delta: np.ndarray, root: np.ndarray | None, k: int) -> Table:
+        """Of a table (items, k) and a diagonal (k,)."""
+        held = aligned.empty((len(f), padded(k)), np.float32)
+        held[:, :k], held[:, k:] = f, 0
+        return cls(held, np.append(delta, np.zeros(held.shape[1] - k)), root, k)
+
 
 def random_features(table: Any, items: int, covariance: Any, intercept: bool) -> Table:
     """The table of what a user gave as ``table`` and ``covariance``; see :func:`leyden.mixed.lookup.lookup_mixed`."""
@@ -189,16 +196,10 @@ def random_features(table: Any, items: int, covariance: Any, intercept: bool) ->
     k = f.shape[1] + intercept
     if k == 0:
         raise DataError("the table has no columns", hint="Give intercept=True, or a table with columns.")
-    held = aligned.zeros((items, padded(k)), np.float32)
-    held[:, : f.shape[1]] = f
-    if intercept:
-        held[:, k - 1] = 1
     diagonal, root = _covariance(covariance, k)
-    delta = np.zeros(held.shape[1])
-    delta[:k] = diagonal
-    if root is not None:
-        held[:, :k] = held[:, :k].astype(np.float64) @ root
-    return Table(held, delta, root, k)
+    if intercept:
+        f = np.column_stack([f, np.ones(items, np.float32)])
+    return Table.of(f if root is None else f.astype(np.float64) @ root, diagonal, root, k)
 
 
 def _covariance(covariance: Any, k: int) -> tuple[np.ndarray, np.ndarray | None]:
