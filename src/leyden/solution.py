@@ -28,6 +28,7 @@ _KINDS = {
     "pca": "leyden.factor.decomposition:PrincipalComponents",
     "qr": "leyden.factor.triangular:QR",
     "als": "leyden.factor.als_result:ALSResult",
+    "lookup_mixed": "leyden.solve.lookup.result:PersonalisedRegressions",
 }
 
 

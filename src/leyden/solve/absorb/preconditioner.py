@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from leyden.mixed import _absorb_kernels
-from leyden.mixed.approximate_cholesky import approximate_cholesky
-from leyden.mixed.cells import Cells
-from leyden.mixed.schur import FEW_EDGES, Elimination, GraphComplement, graph_complement, sampled_graph, tied
+from leyden.solve.absorb import _absorb_kernels
+from leyden.solve.absorb.approximate_cholesky import approximate_cholesky
+from leyden.solve.absorb.cells import Cells
+from leyden.solve.absorb.schur import FEW_EDGES, Elimination, GraphComplement, graph_complement, sampled_graph, tied
 
 kernels: Any = _absorb_kernels
 

@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 
 from leyden import aligned
-from leyden.mixed.cells import Cells
+from leyden.solve.absorb.cells import Cells
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 

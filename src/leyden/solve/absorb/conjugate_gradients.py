@@ -20,7 +20,7 @@ import numpy as np
 from scipy.linalg import eigvalsh_tridiagonal
 
 from leyden import aligned
-from leyden.mixed import _absorb_kernels
+from leyden.solve.absorb import _absorb_kernels
 
 kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES

@@ -5,7 +5,7 @@ the gradient ``R = DᵀWṽ − Λa``, which would be zero. With H the normal ma
 ``EᵀHE = RᵀH⁺R``, one number ``ε²`` a column. It is bounded
 
 - for one factor exactly, H being diagonal;
-- for two by the energy of a flow along a spanning forest (:mod:`leyden.mixed.forest`): *rigorous*, no eigenvalue enters;
+- for two by the energy of a flow along a spanning forest (:mod:`leyden.solve.absorb.forest`): *rigorous*, no eigenvalue enters;
 - for more by ``RᵀM⁻¹R / θ`` with the preconditioner M and half the least Ritz value θ: *measured*.
 
 Rounding of what is left is added: ``4u`` times the norms of the column and its effects, and for sums by level ``u √n``
@@ -28,8 +28,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from leyden.certificate import Bound, Certificate, Grade
-from leyden.mixed.projection import Projection
-from leyden.mixed.table import BLOCK
+from leyden.solve.absorb.projection import Projection
+from leyden.solve.absorb.table import BLOCK
 
 ROUNDING = float(np.finfo(np.float64).eps) / 2
 

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from leyden.mixed._absorb_kernels import random
-from leyden.mixed.cells import Cells
+from leyden.solve.absorb._absorb_kernels import random
+from leyden.solve.absorb.cells import Cells
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from leyden import aligned
-from leyden.mixed import _absorb_kernels
-from leyden.mixed.threads import PARTS, Threads, ranges, ranges_by_work
+from leyden.solve.absorb import _absorb_kernels
+from leyden.solve.absorb.threads import PARTS, Threads, ranges, ranges_by_work
 
 kernels: Any = _absorb_kernels
 

@@ -10,17 +10,17 @@ every column v of ``[y x]`` is projected off the factors, ``ṽ = v − D a``, `
 least squares problem in what is left.
 
 The projection eliminates the factor of the most levels, whose block is diagonal, and runs conjugate gradients on the
-Schur complement of the others (:mod:`leyden.mixed.schur`, :mod:`leyden.mixed.conjugate_gradients`), four columns side by
+Schur complement of the others (:mod:`leyden.solve.absorb.schur`, :mod:`leyden.solve.absorb.conjugate_gradients`), four columns side by
 side. For two factors that is the Laplacian of a graph. Where it is well connected, a diagonal preconditioner is enough;
 where it is not — workers who hardly ever change their firm — an approximate Cholesky factorization takes its place
-(:mod:`leyden.mixed.approximate_cholesky`).
+(:mod:`leyden.solve.absorb.approximate_cholesky`).
 
 The small problem is that of the products ``G = ṼᵀWṼ + AᵀΛA``, with ``A`` the effects of all columns. They exceed the
 exact ones by ``EᵀHE``, H the normal matrix and E the error of the effects: an error of 1e-6 in the projection is one of
 1e-12 in G.
 
 Rows are read three times after they are grouped: sums by level, products of what is left, and the certificate
-(:mod:`leyden.mixed.absorb_certificate`). Nothing of the length of the table is kept but the cells.
+(:mod:`leyden.solve.absorb.absorb_certificate`). Nothing of the length of the table is kept but the cells.
 
 References
 ----------
@@ -44,12 +44,12 @@ from leyden.engine.budget import format_bytes, thread_count
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.errors import BudgetError, DataError, OptionError
-from leyden.mixed import _absorb_kernels, sandwich
-from leyden.mixed.absorb_certificate import Answer, Errors, certify, column_errors
-from leyden.mixed.components import Parts, absorbed_parameters, largest_parts, normalise, singletons
-from leyden.mixed.projection import Projection
-from leyden.mixed.table import Table, penalties_of
-from leyden.mixed.threads import Threads
+from leyden.solve.absorb import _absorb_kernels, sandwich
+from leyden.solve.absorb.absorb_certificate import Answer, Errors, certify, column_errors
+from leyden.solve.absorb.components import Parts, absorbed_parameters, largest_parts, normalise, singletons
+from leyden.solve.absorb.projection import Projection
+from leyden.solve.absorb.table import Table, penalties_of
+from leyden.solve.absorb.threads import Threads
 
 kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES
@@ -150,7 +150,7 @@ class Absorbed:
     def covariance(
         self, kind: str = "iid", clusters: Sequence[np.ndarray] | None = None, **options: Any
     ) -> sandwich.Covariance:
-        """Covariance of the coefficients that were kept; see :func:`leyden.mixed.sandwich.covariance`.
+        """Covariance of the coefficients that were kept; see :func:`leyden.solve.absorb.sandwich.covariance`.
 
         Factors that are nested in a cluster variable do not count among the parameters.
         """

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyden.errors import BudgetError, DataError, OptionError
-from leyden.mixed.absorb import absorb
+from leyden.solve.absorb.absorb import absorb
 
 
 def dummies(codes, levels):

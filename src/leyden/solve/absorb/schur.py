@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from leyden import aligned
-from leyden.mixed import _absorb_kernels
-from leyden.mixed.cells import Cells, merged
-from leyden.mixed.threads import PARTS, Threads, ranges_by_work, scatters
+from leyden.solve.absorb import _absorb_kernels
+from leyden.solve.absorb.cells import Cells, merged
+from leyden.solve.absorb.threads import PARTS, Threads, ranges_by_work, scatters
 
 kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES

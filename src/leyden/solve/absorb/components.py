@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from leyden.mixed import _absorb_kernels
-from leyden.mixed.projection import Projection
-from leyden.mixed.table import Table
-from leyden.mixed.threads import Threads, ranges
+from leyden.solve.absorb import _absorb_kernels
+from leyden.solve.absorb.projection import Projection
+from leyden.solve.absorb.table import Table
+from leyden.solve.absorb.threads import Threads, ranges
 
 kernels: Any = _absorb_kernels
 

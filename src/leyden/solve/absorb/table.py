@@ -10,9 +10,9 @@ import numpy as np
 
 from leyden import aligned
 from leyden.errors import DataError, OptionError
-from leyden.mixed import _absorb_kernels
-from leyden.mixed.cells import ONES, masked
-from leyden.mixed.threads import Threads, ranges, scatters
+from leyden.solve.absorb import _absorb_kernels
+from leyden.solve.absorb.cells import ONES, masked
+from leyden.solve.absorb.threads import Threads, ranges, scatters
 
 kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from leyden import aligned
-from leyden.mixed import _absorb_kernels, preconditioner
-from leyden.mixed.cells import Cells, grouped, level_counts, merged
-from leyden.mixed.conjugate_gradients import Run, solve
-from leyden.mixed.forest import Forest, forest_of_cells, forest_of_graph
-from leyden.mixed.schur import CellComplement, Elimination, GraphComplement, complement, schur_diagonal, tied
-from leyden.mixed.table import Table
-from leyden.mixed.threads import Threads
+from leyden.solve.absorb import _absorb_kernels, preconditioner
+from leyden.solve.absorb.cells import Cells, grouped, level_counts, merged
+from leyden.solve.absorb.conjugate_gradients import Run, solve
+from leyden.solve.absorb.forest import Forest, forest_of_cells, forest_of_graph
+from leyden.solve.absorb.schur import CellComplement, Elimination, GraphComplement, complement, schur_diagonal, tied
+from leyden.solve.absorb.table import Table
+from leyden.solve.absorb.threads import Threads
 
 kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES

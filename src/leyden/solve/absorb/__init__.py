@@ -1,0 +1,1 @@
+"""Least squares with crossed factors of many levels."""

@@ -1,0 +1,1 @@
+"""Mixed models whose features are looked up by item."""
