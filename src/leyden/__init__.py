@@ -31,6 +31,8 @@ _HOME = {
     "LeastSquares": "leyden.solve.least_squares",
     "mixed": "leyden.solve.mixed.model",
     "MixedModel": "leyden.solve.mixed.result",
+    "FixedEffects": "leyden.solve.absorb.model",
+    "PersonalisedRegressions": "leyden.solve.lookup.result",
     "svd": "leyden.factor.svd",
     "pca": "leyden.factor.svd",
     "SVD": "leyden.factor.decomposition",
@@ -92,6 +94,8 @@ if TYPE_CHECKING:
     from leyden.solution import Solution, load, verify
     from leyden.solve.least_squares import LeastSquares
     from leyden.solve.lstsq import lstsq
+    from leyden.solve.absorb.model import FixedEffects
+    from leyden.solve.lookup.result import PersonalisedRegressions
     from leyden.solve.mixed.model import mixed
     from leyden.solve.mixed.result import MixedModel
 

@@ -24,6 +24,7 @@ FORMAT = 2
 _KINDS = {
     "lstsq": "leyden.solve.least_squares:LeastSquares",
     "mixed": "leyden.solve.mixed.result:MixedModel",
+    "fixed_effects": "leyden.solve.absorb.model:FixedEffects",
     "svd": "leyden.factor.decomposition:SVD",
     "pca": "leyden.factor.decomposition:PrincipalComponents",
     "qr": "leyden.factor.triangular:QR",

@@ -323,9 +323,7 @@ def _run(
     return answer
 
 
-def _refined(
-    engine: Engine, rows: Rows, problem: Problem, factor: Factor, t: np.ndarray, tol: float
-) -> Assessment:
+def _refined(engine: Engine, rows: Rows, problem: Problem, factor: Factor, t: np.ndarray, tol: float) -> Assessment:
     """``S β = t`` solved, and corrected until the certificate holds, or another pass does not help."""
     beta, _ = factor.back(factor.white(t)[0])
     best: Assessment | None = None

@@ -76,18 +76,26 @@ def mixed(
     fixed: Sequence[str] | None = None,
     random: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     group: Any = None,
+    absorb: Sequence[str] | str | None = None,
     weights: Any = None,
     covariance: Any = "estimate",
     method: str = "REML",
+    vcov: str = "iid",
+    cluster: Sequence[str] | str | None = None,
     missing: str = "error",
-    tol: float = 1e-10,
+    intercept: bool = False,
+    ridge: float = 0.0,
+    tol: float | None = None,
     memory: str | int | None = None,
     threads: int | None = None,
     checkpoint: str | os.PathLike | Checkpoint | None = None,
     executor: Executor | None = None,
     progress: bool | None = None,
-) -> Plan[MixedModel]:
+) -> Plan[Any]:
     """Fit a linear mixed model and certify its coefficients.
+
+    Also regressions with absorbed factors (``absorb``), and personalised regressions whose features are looked up by item
+    (``random`` as a table).
 
     Parameters
     ----------
@@ -105,6 +113,9 @@ def mixed(
         ``random`` there is a random intercept. For several groupings, a mapping from groups to lists.
     group : str, optional
         The column of the groups, text or whole numbers; ``"school:class"`` for combinations.
+    absorb : list of str, optional
+        Factors whose levels each have a coefficient, without a penalty, as many as there are:
+        ``"wage ~ tenure | worker + firm"`` says the same. There are no random terms then, and all rows are in memory.
     weights : str, optional
         A column of weights, zero or more: the noise of a row has variance σ² / w.
     covariance : str, number, array or mapping
@@ -113,16 +124,24 @@ def mixed(
         relative to σ². A mapping gives one of these for each grouping.
     method : {"REML", "ML"}
         Restricted, or plain, maximum likelihood.
+    vcov : {"iid", "hetero", "cluster"}
+        With ``absorb``: standard errors for errors of one variance, robust to heteroskedasticity (HC1), or to
+        correlation within clusters (CRV1; Cameron, Gelbach, Miller 2011), with the factors for small samples of fixest.
+    cluster : str or list of str, optional
+        One column of clusters or two.
     missing : {"error", "drop"}
         What to do about rows with missing values.
-    tol : float, default 1e-10
-        Relative energy error that the certificate must reach.
+    intercept, ridge
+        Of personalised regressions.
+    tol : float, optional
+        What the certificate must reach: by default 1e-10, with absorbed factors 1e-8, for personalised regressions 1e-6.
     memory, threads, checkpoint, executor, progress
         As in :func:`leyden.lstsq`.
 
     Returns
     -------
     MixedModel
+        With absorbed factors a FixedEffects, of ratings a PersonalisedRegressions.
 
     Raises
     ------
@@ -132,6 +151,12 @@ def mixed(
 
     Notes
     -----
+    **Features by lookup.** When ``model`` holds ratings (anything :func:`leyden.als` takes: a store, a sparse matrix) and
+    ``random`` is an array of shape (items, k), every user has a regression of k coefficients on the features of the
+    items rated: a row is a rating and takes a few bytes, however long its features are. ``fixed`` are then categories of
+    items, (items,) or (items, m) whole numbers, or features, ``covariance`` is given, and ``intercept`` gives each user
+    one.
+
     Likelihoods, estimates and standard errors are those of Bates, Mächler, Bolker and Walker (J. Stat. Softw. 67(1),
     2015). Nothing is sorted and nothing is written to the disk: what memory must hold are the codes of the groups and,
     for the grouping with the most coefficients, k (k + shared) numbers for each group.
@@ -149,10 +174,21 @@ def mixed(
     >>> model.random([7]).shape
     (1, 1)
     """
+    means: dict[str, Any] = {"memory": memory, "threads": threads, "checkpoint": checkpoint, "executor": executor}
+    if random is not None and not isinstance(random, str | Mapping) and np.ndim(random) == 2:
+        from leyden.solve.lookup.model import lookup_mixed
+
+        given = {} if isinstance(covariance, str) else {"covariance": covariance}
+        if covariance != "estimate" if isinstance(covariance, str) else False:
+            raise OptionError(f"covariance='{covariance}' is not for features by lookup", hint="Give numbers.")
+        return lookup_mixed.plan(
+            model, random, fixed=fixed, intercept=intercept, ridge=ridge, tol=1e-6 if tol is None else tol,
+            progress=progress, **given, **means,
+        )  # fmt: skip
     options = Options(
         method=check.one_of("method", str(method).upper(), ("REML", "ML")),
         covariance=covariance,
-        tol=check.fraction("tol", tol),
+        tol=check.fraction("tol", 1e-10 if tol is None else tol),
         memory=as_executor(executor).memory() if memory is None else check.memory(memory),
         threads=check.threads(threads),
         progress=check.progress(progress),
@@ -160,10 +196,18 @@ def mixed(
         executor=executor,
     )
     missing = check.one_of("missing", missing, ("error", "drop"))
-    formula, table, weight = _model(model, data, target, fixed, random, group, weights)
-    built = design(formula, table, weight=weight, missing=missing, memory=options.memory)
+    formula, table, weight = _model(model, data, target, fixed, random, group, absorb, weights)
+    kept: dict[str, Any] = {"missing": missing, "weights": weight, "tol": options.tol}
+    clusters = [cluster] if isinstance(cluster, str) else list(cluster or ())
+    built = prepared(formula, table, weight, missing, options.memory, clusters=clusters)
+    if formula.absorb:
+        from leyden.solve.absorb.model import plan
+
+        kept |= {"clusters": clusters, "tol": 1e-8 if tol is None else options.tol}
+        return plan(built, vcov, kept, options.memory, options.threads, options.progress)
+    if clusters or vcov != "iid":
+        raise OptionError("vcov= and cluster= are for absorbed factors", hint="Leave them out.")
     covariances = _structures(built, options.covariance)
-    kept = {"missing": missing, "weights": weight, "tol": options.tol}
     identity = {
         "verb": "mixed",
         "formula": str(formula),
@@ -185,8 +229,19 @@ def mixed(
 # ---------------------------------------------------------------- what is asked
 
 
+def prepared(
+    formula: ModelFormula, table: Any, weight: str | None, missing: str, memory: int, *, clusters: Sequence[str] = ()
+) -> Design:
+    """The design of a formula for a table, which has a term that groups rows."""
+    if not formula.random and not formula.absorb:
+        raise OptionError("there is no random term", hint="Add one, like (1 | group), or use leyden.lstsq.")
+    if formula.random and formula.absorb:
+        raise OptionError("absorbed factors beside random terms are not fitted", hint="Leave one of them out.")
+    return design(formula, table, weight=weight, clusters=clusters, missing=missing, memory=memory)
+
+
 def _model(
-    model: Any, data: Any, target: Any, fixed: Any, random: Any, group: Any, weights: Any
+    model: Any, data: Any, target: Any, fixed: Any, random: Any, group: Any, absorb: Any, weights: Any
 ) -> tuple[ModelFormula, Any, str | None]:
     """The formula, a table that it can be read from, and the column of the weights."""
     written = isinstance(model, str) and "~" in model
@@ -199,19 +254,20 @@ def _model(
     arrays = {"target": target, "group": group, "weights": weights}
     table, named = as_table(data if written else model, arrays)
     weight = named["weights"]
+    factors = [absorb] if isinstance(absorb, str) else list(absorb or ())
     if written:
         formula = parse(model)
+        if factors:
+            formula = replace(formula, absorb=(*formula.absorb, *(tuple(name.split(":")) for name in factors)))
     else:
         known = column_names(table)
-        formula = _listed(known, named["target"], fixed, random, named["group"])
-    if not formula.random:
-        raise OptionError("there is no random term", hint="Add one, like (1 | group), or use leyden.lstsq.")
-    if formula.absorb:
-        raise OptionError("absorbed factors beside random terms are not fitted", hint="Leave one of them out.")
+        formula = _listed(known, named["target"], fixed, random, named["group"], factors)
     return formula, table, weight
 
 
-def _listed(known: Sequence[str], target: Any, fixed: Any, random: Any, group: Any) -> ModelFormula:
+def _listed(
+    known: Sequence[str], target: Any, fixed: Any, random: Any, group: Any, absorb: Sequence[str]
+) -> ModelFormula:
     if target is None:
         raise OptionError("there is no target", hint="Give target=, or a formula.")
     fixed = [] if fixed is None else [fixed] if isinstance(fixed, str) else list(fixed)
@@ -221,6 +277,8 @@ def _listed(known: Sequence[str], target: Any, fixed: Any, random: Any, group: A
         terms = {
             str(name): [columns] if isinstance(columns, str) else list(columns) for name, columns in random.items()
         }
+    elif absorb and group is None and random is None:
+        terms = {}
     else:
         if group is None:
             raise OptionError("there are no groups", hint="Give group=, the column whose values are the groups.")
@@ -229,7 +287,7 @@ def _listed(known: Sequence[str], target: Any, fixed: Any, random: Any, group: A
     for name in (*fixed, *(name for columns in terms.values() for name in columns)):
         if not isinstance(name, str):
             raise OptionError(f"{name!r} is no name of a column", hint="Columns are named by text.")
-    return from_lists(str(target), fixed, terms, (), known)
+    return from_lists(str(target), fixed, terms, absorb, known)
 
 
 def as_table(data: Any, roles: Mapping[str, Any]) -> tuple[Any, dict[str, str | None]]:
