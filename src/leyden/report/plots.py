@@ -103,7 +103,8 @@ def title(axes: Any, data: str, what: str) -> None:
     """What is shown, and of which data."""
     about = textwrap.shorten(data, 100, placeholder=" …")
     axes.set_title(what, loc="left", fontsize=12, color=INK, pad=20)
-    axes.text(0, 1.02, about, transform=axes.transAxes, fontsize=8, color=INK, alpha=0.75, parse_math=False)
+    below = axes.text(0, 1.02, about, transform=axes.transAxes, fontsize=8, color=INK, alpha=0.75, parse_math=False)
+    below.set_in_layout(False)  # it may be wider than a panel
 
 
 def _matplotlib() -> Any:
