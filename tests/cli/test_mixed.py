@@ -301,6 +301,47 @@ def test_the_model_itself_says_what_the_columns_are(saved, option):
     assert "the model names itself" in result.stderr
 
 
+# ---------------------------------------------------------------- absorbed factors
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--formula", "score ~ hours | school + teacher"],
+        ["--formula", "score ~ hours", "--absorb", "school", "--absorb", "teacher"],
+        ["--target", "score", "--fixed", "hours", "--absorb", "school", "--absorb", "teacher"],
+    ],
+)
+def test_factors_are_absorbed(leyden, pupils, words):
+    found = fitted(leyden("mixed", "p.parquet", *words, "--vcov", "cluster", "--cluster", "teacher", "--json"))
+    expected = ly.mixed("score ~ hours | school + teacher", pupils, vcov="cluster", cluster="teacher")
+    assert found["verb"] == "fixed_effects"
+    assert found["fixed"] == pytest.approx(expected.fixed)
+    assert found["standard_errors"] == pytest.approx(expected.standard_errors)
+    assert found["absorbed"] == {"school": SCHOOLS, "teacher": TEACHERS}
+    assert found["clusters"] == [TEACHERS]
+
+
+def test_a_regression_with_absorbed_factors_is_shown_saved_and_verified(leyden, data):
+    shown = leyden("mixed", "p.parquet", "--formula", "score ~ hours | school", "--out", "model")
+    assert shown.exit_code == 0, shown.output
+    for word in ("Least squares with absorbed factors", "levels: school 24", "hours", "HOLDS", "saved in model"):
+        assert word in shown.stdout
+    assert leyden("verify", "model", "p.parquet").exit_code == 0
+    np.save(data / "model" / "beta.npy", np.load(data / "model" / "beta.npy") * (1 + 1e-5))
+    assert leyden("verify", "model", "p.parquet").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--intervals", "wald"), ("--random-out", "u.parquet"), ("--plot", "p.svg")]
+)
+def test_absorbed_factors_have_no_random_effects(leyden, data, option, value):
+    result = leyden("mixed", "p.parquet", "--formula", "score ~ hours | school", option, value)
+    assert result.exit_code == 2
+    assert f"{option} is of random effects, and factors are absorbed" in result.stderr
+    assert not (data / value).exists()
+
+
 # ---------------------------------------------------------------- what a user can get wrong
 
 WRONG = [
@@ -324,6 +365,10 @@ WRONG = [
     (["p.parquet", "--formula", FORMULA, "--out", "parts"], "parts"),
     (["p.parquet", "--formula", FORMULA, "--out", "m", "--plot", "m/p.svg"], "m/p.svg: a file among those"),
     (["p.parquet", "--formula", FORMULA, "--weights", "heavy"], "'heavy'"),
+    (["p.parquet", "--formula", "score ~ hours | school", "--vcov", "magic"], "--vcov magic is not one of"),
+    (["p.parquet", "--formula", "score ~ hours | school", "--vcov", "cluster"], "--cluster names no column"),
+    (["p.parquet", "--formula", FORMULA, "--vcov", "hetero"], "--vcov and --cluster are for absorbed factors"),
+    (["p.parquet", "--formula", FORMULA, "--absorb", "teacher"], "absorbed factors beside random terms"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``leyden mixed``: from a table to a mixed model with a certificate."""
+"""``leyden mixed``: from a table to a mixed model, or to a regression with absorbed factors, with a certificate."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Model(Resources):
 
     formula: Annotated[
         str | None,
-        option("Model", metavar="'Y ~ X + (1 + X | G)'", help="The model; or else the four that follow."),
+        option("Model", metavar="'Y ~ X + (1 + X | G)'", help="The model; or else what follows."),
     ] = None
     target: Annotated[str | None, option("Model", metavar="COL", help="The column to explain.")] = None
     fixed: Annotated[
@@ -55,6 +55,10 @@ class Model(Resources):
         option("Model", metavar="COL", help="What each group has a coefficient of its own of; repeat."),
     ] = None
     group: Annotated[str | None, option("Model", metavar="COL", help="The column whose values are the groups.")] = None
+    absorb: Annotated[
+        list[str] | None,
+        option("Model", metavar="COL", help="Instead of groups: a coefficient for each level, no penalty; repeat."),
+    ] = None
     weights: Annotated[
         str | None, option("Model", metavar="COL", help="The noise of a row has variance σ² / weight.")
     ] = None
@@ -63,10 +67,19 @@ class Model(Resources):
         option("Model", metavar="estimate|diagonal|identity|NUMBER", help="Of a group's coefficients, relative to σ²."),
     ] = "estimate"
     method: Annotated[str, option("Model", metavar="REML|ML", help="Restricted or plain maximum likelihood.")] = "REML"
+    vcov: Annotated[
+        str, option("Model", metavar="iid|hetero|cluster", help="Standard errors with absorbed factors.")
+    ] = "iid"
+    cluster: Annotated[
+        list[str] | None, option("Model", metavar="COL", help="With --vcov cluster: the clusters; repeat for two.")
+    ] = None
     missing: Annotated[
         str, option("Model", metavar="error|drop", help="What to do about rows with missing values.")
     ] = "error"
-    tol: Annotated[float, option("Model", help="Relative energy error that the certificate must reach.")] = 1e-10
+    tol: Annotated[
+        float | None,
+        option("Model", help="What the certificate must reach.  [default: 1e-10; 1e-8 with absorbed factors]"),
+    ] = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -75,6 +88,15 @@ class Model(Resources):
         with contextlib.suppress(ValueError):
             given["covariance"] = float(self.covariance)
         return given
+
+    @property
+    def absorbs(self) -> bool:
+        """Whether factors are absorbed."""
+        from leyden.solve.mixed.formula import parse
+
+        return bool(self.absorb) or (
+            self.formula is not None and "~" in self.formula and bool(parse(self.formula).absorb)
+        )
 
     def asked(self, table: Table) -> tuple[Any, ...]:
         """The model and the data, or the data alone, as :func:`leyden.mixed` takes them."""
@@ -104,13 +126,17 @@ class Shown:
         option("Output", metavar="FILE.svg|png", help="Plot the coefficients of the groups, in order."),
     ] = None
 
-    def check(self) -> None:
+    def check(self, absorbs: bool) -> None:
         """Refuse what could not be shown, before the work is done."""
         from leyden import options as check
+        from leyden.errors import OptionError
 
         check.fraction("level", self.level)
         if self.intervals is not None:
             check.one_of("intervals", self.intervals, ("wald", "profile"))
+        for name in ("intervals", "random_out", "plot"):
+            if absorbs and getattr(self, name) is not None:
+                raise OptionError(f"{name}= is of random effects, and factors are absorbed", hint="Leave it out.")
 
     def ends(self, model: MixedModel) -> Intervals | None:
         """Confidence intervals, if they were asked for."""
@@ -120,12 +146,12 @@ class Shown:
 
 
 def mixed(table: Table, problem: Model, shown: Shown, cluster: Cluster, output: Output, out: Out = None) -> None:
-    """Fit a linear mixed model, and certify its coefficients."""
+    """Fit a linear mixed model, or a regression with absorbed factors, and certify its coefficients."""
     from leyden.cli import recorded, show, show_mixed
     from leyden.errors import CheckpointError
     from leyden.solve.mixed.model import mixed as fit
 
-    shown.check()
+    shown.check(problem.absorbs)
     Places(out, shown.plot, shown.random_out, ".parquet").check_free()
     asked, arguments = problem.asked(table), problem.arguments
     checkpoint = arguments["checkpoint"]

@@ -1,4 +1,4 @@
-"""Mixed models on a terminal, as statisticians print them, and for programs, as JSON."""
+"""Mixed models, and regressions with absorbed factors, on a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from leyden.cli import show
 from leyden.cli.peak import peak_rss
 
 if TYPE_CHECKING:
+    from leyden.solve.absorb.model import FixedEffects
     from leyden.solve.mixed.intervals import Intervals
     from leyden.solve.mixed.result import MixedModel
 
@@ -20,25 +21,36 @@ if TYPE_CHECKING:
 MAX_FIXED = 40
 
 #: Lines that are headings.
-HEADINGS = r"(?m)^(Linear mixed model.*|Random effects|Fixed effects)$"
+HEADINGS = r"(?m)^(Linear mixed model.*|Least squares with absorbed factors|Random effects|Fixed effects)$"
 
 
-def document(model: MixedModel, intervals: Intervals | None) -> dict[str, Any]:
-    """A model as plain values; the coefficients of its groups stay in the folder it is saved in."""
+def document(model: MixedModel | FixedEffects, intervals: Intervals | None) -> dict[str, Any]:
+    """A model as plain values; the coefficients of groups and levels stay in the folder it is saved in."""
+    own = _absorbed(model) if model.kind == "fixed_effects" else _mixed(model, intervals)
     return {
         "verb": model.kind,
         "formula": model.formula,
-        "target": model.target,
-        "method": model.method,
         "rows": model.n,
         "parameters": model.parameters,
+        "fixed": model.fixed,
+        "standard_errors": model.standard_errors,
+        "p_values": model.p_values,
+        **own,
+        "certificate": model.certificate.to_json(),
+        "plan": model.plan.to_json(),
+        "trace": model.trace.to_json(),
+        "peak_rss": peak_rss(),
+    }
+
+
+def _mixed(model: Any, intervals: Intervals | None) -> dict[str, Any]:
+    return {
+        "target": model.target,
+        "method": model.method,
         "log_likelihood": model.log_likelihood,
         "aic": model.aic,
         "bic": model.bic,
-        "fixed": model.fixed,
-        "standard_errors": model.standard_errors,
         "z_values": model.z_values,
-        "p_values": model.p_values,
         "residual_variance": model.sigma2,
         "groupings": {
             name: {
@@ -50,10 +62,22 @@ def document(model: MixedModel, intervals: Intervals | None) -> dict[str, Any]:
             for name, found in model.groupings.items()
         },
         "intervals": None if intervals is None else _intervals(intervals),
-        "certificate": model.certificate.to_json(),
-        "plan": model.plan.to_json(),
-        "trace": model.trace.to_json(),
-        "peak_rss": peak_rss(),
+    }
+
+
+def _absorbed(model: Any) -> dict[str, Any]:
+    return {
+        "t_values": model.t_values,
+        "vcov": model.vcov,
+        "degrees_of_freedom": model.degrees_of_freedom,
+        "clusters": model.clusters,
+        "dropped": model.dropped,
+        "absorbed": {name: len(found.ids) for name, found in model.absorbed.items()},
+        "components": model.components,
+        "singletons": model.singletons,
+        "rss": model.rss,
+        "r2": model.r2,
+        "r2_within": model.r2_within,
     }
 
 
@@ -73,11 +97,16 @@ def _intervals(found: Intervals) -> dict[str, Any]:
 
 
 def print_solution(
-    model: MixedModel, level: float, intervals: Intervals | None, written: Sequence[Path], out: Path | None = None
+    model: MixedModel | FixedEffects,
+    level: float,
+    intervals: Intervals | None,
+    written: Sequence[Path],
+    out: Path | None = None,
 ) -> None:
     """Summary, intervals, certificate, passes and verdict, and what was written."""
     to = show.console()
-    to.print(f"[bold]mixed model[/] {escape(model.plan.data)}")
+    called = "absorbed factors" if model.kind == "fixed_effects" else "mixed model"
+    to.print(f"[bold]{called}[/] {escape(model.plan.data)}")
     summary = model.summary(level=level).splitlines()
     hidden = max(len(model.names) - MAX_FIXED, 0)
     page = Text("\n".join(summary[: len(summary) - hidden]))

@@ -44,27 +44,32 @@ def verify(
         raise typer.Exit(FAILED)
 
 
-#: What a solution of some kind is of; all others are of the rows of a matrix.
-_OF = {"als": "ratings", "mixed": "a table, whose columns the model names itself"}
+#: Kinds of solutions of ratings, and of tables whose columns the model names.
+_RATINGS, _TABLES = ("als", "lookup_mixed"), ("mixed", "fixed_effects")
 
 
 def _data(solution: Solution, folder: Path, reading: Reading, columns: Columns, memory: str | None) -> tuple[Any, str]:
     """The data, read as the solution's was, and what to call it: rows, ratings, or the files of a table."""
     from leyden.cli import recorded
-    from leyden.errors import OptionError
 
-    kind = solution.kind
-    beside = {"als": reading.given, "mixed": reading.given | columns.given}.get(kind, columns.given)
-    for name in beside:
-        what = _OF.get(kind, "the rows of a matrix")
-        raise OptionError(f"{name}= says nothing about {what}, which this is a solution of", where=str(folder))
-    if kind == "mixed":
+    if solution.kind in _TABLES:
         from leyden.rows.open import name_of
 
+        _refuse(reading.given | columns.given, "a table, whose columns the model names itself", folder)
         return reading.data, name_of(reading.data)
-    if kind == "als":
+    if solution.kind in _RATINGS:
+        _refuse(reading.given, "ratings", folder)
         rows = open_ratings(reading.data, {**recorded.read(folder), **columns.given}, memory)
     else:
+        _refuse(columns.given, "the rows of a matrix", folder)
         rows = reading.open({**recorded.read(folder), **reading.given})
     n, d = rows.shape
     return rows, f"{rows.source}: {n:,} × {d:,}"
+
+
+def _refuse(given: dict[str, Any], what: str, folder: Path) -> None:
+    """Options that say nothing about the data of this solution."""
+    from leyden.errors import OptionError
+
+    for name in given:
+        raise OptionError(f"{name}= says nothing about {what}, which this is a solution of", where=str(folder))
