@@ -17,11 +17,12 @@ from leyden.cli.verbs import FAILED
 
 @dataclass(frozen=True)
 class Places:
-    """Where a decomposition is written: a folder, a plot, and the file of left vectors or scores."""
+    """Where an answer is written: a folder, a plot, and a file of rows: left vectors, scores or coefficients."""
 
     out: Path | None
     plot: Path | None
-    left: Path | None
+    rows: Path | None
+    ending: str = ".npy"
 
     def check_free(self) -> None:
         """Refuse what could not be written, before the work is done."""
@@ -31,27 +32,27 @@ class Places:
         if self.out is not None:
             recorded.check_free(self.out)
             folder = self.out.resolve()
-            for file in (self.plot, self.left):
+            for file in (self.plot, self.rows):
                 if file is not None and file.resolve().is_relative_to(folder):
                     raise SolutionError(
                         "a file among those of the solution would be lost when it is saved again",
                         where=str(file),
                         hint="Name it beside the folder.",
                     )
-        if self.left is not None:
-            _check_file(self.left)
+        if self.rows is not None:
+            _check_file(self.rows, self.ending)
         if self.plot is not None:
             from leyden.report import plots
 
             plots.check(self.plot)
 
 
-def _check_file(path: Path) -> None:
+def _check_file(path: Path, ending: str) -> None:
     from leyden.errors import SolutionError
 
     path = path.expanduser()
-    if path.suffix != ".npy":
-        raise SolutionError("the rows are written to a .npy file", where=str(path), hint="Name it so.")
+    if path.suffix != ending:
+        raise SolutionError(f"the rows are written to a {ending} file", where=str(path), hint="Name it so.")
     if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise SolutionError("the file cannot be written here", where=str(path), hint="Name another one.")
 

@@ -11,6 +11,7 @@ from leyden.cli.als import als
 from leyden.cli.demo import demo
 from leyden.cli.ingest import ingest
 from leyden.cli.lstsq import lstsq
+from leyden.cli.mixed import mixed
 from leyden.cli.pca import pca
 from leyden.cli.qr import qr
 from leyden.cli.recommend import recommend
@@ -53,6 +54,7 @@ app.command()(verb(qr))
 app.command()(verb(ingest))
 app.command()(verb(als))
 app.command()(verb(recommend))
+app.command()(verb(mixed))
 app.add_typer(plan.app, name="plan")
 app.command()(verb(verify))
 app.command()(verb(runs))

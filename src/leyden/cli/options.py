@@ -87,7 +87,7 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Means:
+class Resources:
     """What a run may use, and where it keeps what is done."""
 
     memory: Annotated[
@@ -96,7 +96,6 @@ class Means:
     threads: Annotated[
         int | None, option("Run", min=1, help="By default all processors; the answer is the same.", show_default=False)
     ] = None
-    seed: Annotated[int, option("Run", help="Of whatever is random.")] = 0
     checkpoint: Annotated[
         Path | None,
         option("Run", metavar="DIR", help="Keep what is done here, to go on from after an end.", show_default=False),
@@ -115,6 +114,13 @@ class Means:
         if self.checkpoint is not None:
             given["checkpoint"] = Checkpoint(self.checkpoint, every, keep=True)
         return given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means(Resources):
+    """The resources of a run that draws random numbers."""
+
+    seed: Annotated[int, option("Run", help="Of whatever is random.")] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

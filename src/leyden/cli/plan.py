@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from leyden.cli import als, qr
+from leyden.cli import als, mixed, qr
 from leyden.cli.options import Components, Output, Problem, Reading, Triplets
 from leyden.cli.verbs import verb
 
@@ -50,3 +50,4 @@ for command in (lstsq, svd, pca):
     app.command()(verb(command))
 app.command("qr")(verb(qr.plan))
 app.command("als")(verb(als.plan))
+app.command("mixed")(verb(mixed.plan))

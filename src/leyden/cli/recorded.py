@@ -15,6 +15,7 @@ from leyden.errors import SolutionError
 from leyden.solution import free_place
 
 if TYPE_CHECKING:
+    from leyden.cli.mixed import Table
     from leyden.cli.options import Reading
     from leyden.cli.ratings import Feedback
     from leyden.engine.checkpoint import Checkpoint
@@ -33,7 +34,7 @@ def check_free(folder: Path) -> None:
         raise SolutionError("nothing can be written here", where=str(parent), hint="Name another folder.")
 
 
-def save(solution: Solution, folder: Path, reading: Reading | Feedback, checkpoint: Checkpoint | None) -> None:
+def save(solution: Solution, folder: Path, reading: Reading | Feedback | Table, checkpoint: Checkpoint | None) -> None:
     """Save a solution with the options its data was read with; what goes wrong says that a checkpoint has the work."""
     try:
         solution.save(folder, documents={NAME: document(folder, reading)})
@@ -44,7 +45,7 @@ def save(solution: Solution, folder: Path, reading: Reading | Feedback, checkpoi
         raise SolutionError(error.what, where=error.where, hint=hint) from None
 
 
-def document(folder: Path, reading: Reading | Feedback) -> dict[str, Any]:
+def document(folder: Path, reading: Reading | Feedback | Table) -> dict[str, Any]:
     """How the data was read, to be kept as ``data.json`` beside the solution in ``folder``."""
     given = {
         name: os.path.relpath(_real(value), os.path.realpath(folder)) if name in _ROLES and _is_file(value) else value

@@ -22,7 +22,6 @@ from leyden.engine.budget import format_bytes
 
 if TYPE_CHECKING:
     from leyden.certificate import Certificate
-    from leyden.rows import Rows
     from leyden.solution import Solution
     from leyden.solve.least_squares import LeastSquares
 
@@ -107,11 +106,10 @@ def print_evidence(solution: Solution, out: Path | None = None, passes: Table | 
         to.print(f"saved in {escape(str(out))}")
 
 
-def print_verification(certificate: Certificate, folder: Path, rows: Rows) -> None:
+def print_verification(certificate: Certificate, folder: Path, data: str) -> None:
     """A certificate that was computed again, and the verdict."""
     to = console()
-    n, d = rows.shape
-    to.print(f"[bold]verify[/] {escape(str(folder))} on {escape(rows.source)}: {n:,} × {d:,}")
+    to.print(f"[bold]verify[/] {escape(str(folder))} on {escape(data)}")
     if certificate.bounds:
         to.print(certificate_table(certificate))
     print_verdict(certificate, "FAILS")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +12,6 @@ from leyden.cli.ratings import Columns, open_ratings
 from leyden.cli.verbs import FAILED
 
 if TYPE_CHECKING:
-    from leyden.rows import Rows
     from leyden.solution import Solution
 
 
@@ -32,28 +31,45 @@ def verify(
     from leyden.solution import load
 
     solution = load(folder)
-    rows = _rows(solution, folder, reading, columns, memory)
+    data, called = _data(solution, folder, reading, columns, memory)
     with cluster.executor(memory) as executor:
-        certificate = solution.verify(rows, memory=memory, executor=executor, progress=output.progress)
+        certificate = solution.verify(data, memory=memory, executor=executor, progress=output.progress)
     if output.json:
         show.print_json({"verb": "verify", "solution": str(folder), "certificate": certificate.to_json()})
     elif output.quiet:
         show.print_verdict(certificate, "FAILS")
     else:
-        show.print_verification(certificate, folder, rows)
+        show.print_verification(certificate, folder, called)
     if not certificate.holds:
         raise typer.Exit(FAILED)
 
 
-def _rows(solution: Solution, folder: Path, reading: Reading, columns: Columns, memory: str | None) -> Rows:
-    """The data, read as the solution's was: rows, or ratings."""
+#: Kinds of solutions of ratings, and of tables whose columns the model names.
+_RATINGS, _TABLES = ("als", "lookup_mixed"), ("mixed", "fixed_effects")
+
+
+def _data(solution: Solution, folder: Path, reading: Reading, columns: Columns, memory: str | None) -> tuple[Any, str]:
+    """The data, read as the solution's was, and what to call it: rows, ratings, or the files of a table."""
     from leyden.cli import recorded
+
+    if solution.kind in _TABLES:
+        from leyden.rows.open import name_of
+
+        _refuse(reading.given | columns.given, "a table, whose columns the model names itself", folder)
+        return reading.data, name_of(reading.data)
+    if solution.kind in _RATINGS:
+        _refuse(reading.given, "ratings", folder)
+        rows = open_ratings(reading.data, {**recorded.read(folder), **columns.given}, memory)
+    else:
+        _refuse(columns.given, "the rows of a matrix", folder)
+        rows = reading.open({**recorded.read(folder), **reading.given})
+    n, d = rows.shape
+    return rows, f"{rows.source}: {n:,} × {d:,}"
+
+
+def _refuse(given: dict[str, Any], what: str, folder: Path) -> None:
+    """Options that say nothing about the data of this solution."""
     from leyden.errors import OptionError
 
-    of_ratings = solution.kind == "als"
-    for name in reading.given if of_ratings else columns.given:
-        what = "ratings" if of_ratings else "the rows of a matrix"
+    for name in given:
         raise OptionError(f"{name}= says nothing about {what}, which this is a solution of", where=str(folder))
-    if of_ratings:
-        return open_ratings(reading.data, {**recorded.read(folder), **columns.given}, memory)
-    return reading.open({**recorded.read(folder), **reading.given})

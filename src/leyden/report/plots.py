@@ -9,7 +9,7 @@ import os
 import textwrap
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +70,41 @@ def frame() -> tuple[Any, Any]:
 
     made = Figure(figsize=(7, 4.2), layout="constrained")
     axes = made.add_subplot()
+    _dress(axes, "y")
+    return made, axes
+
+
+def panels(counts: Sequence[int], heights: Sequence[float]) -> tuple[Any, list[list[Any]]]:
+    """An empty matplotlib Figure, and its axes: rows of so many panels, so many inches high."""
+    _matplotlib()
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(max(7, 3.5 * max(counts)), sum(heights)), layout="constrained")
+    grid = made.add_gridspec(len(counts), 1, height_ratios=heights)
+    rows = []
+    for row, count in enumerate(counts):
+        inner = grid[row].subgridspec(1, count)
+        rows.append([made.add_subplot(inner[0, column]) for column in range(count)])
+        for axes in rows[-1]:
+            _dress(axes, "x")
+    return made, rows
+
+
+def _dress(axes: Any, grid: str) -> None:
+    """The axes that all plots have, with a grid along one of them."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(colors=INK)
-    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.6)
+    axes.grid(axis=grid, color=GREY, alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
-    return made, axes
 
 
 def title(axes: Any, data: str, what: str) -> None:
     """What is shown, and of which data."""
     about = textwrap.shorten(data, 100, placeholder=" …")
     axes.set_title(what, loc="left", fontsize=12, color=INK, pad=20)
-    axes.text(0, 1.02, about, transform=axes.transAxes, fontsize=8, color=INK, alpha=0.75, parse_math=False)
+    below = axes.text(0, 1.02, about, transform=axes.transAxes, fontsize=8, color=INK, alpha=0.75, parse_math=False)
+    below.set_in_layout(False)  # it may be wider than a panel
 
 
 def _matplotlib() -> Any:
