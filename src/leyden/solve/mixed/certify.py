@@ -266,18 +266,47 @@ class System:
         ):
             most = np.linalg.norm(np.abs(v) @ np.abs(factor).T @ np.abs(z).T)
             meant += (k + 1) * U * np.sqrt(n / max(groups, 1) + n) * float(most)
-        traces = np.einsum("gaa->g", likelihood.products.a)
         spread = max(float(np.linalg.cond(z)) for z in self.coordinates.z)
         r = self.coordinates.r[: self.design.p, : self.design.p]
         spread = max(spread, float(np.linalg.cond(r / np.linalg.norm(r, axis=0))) if len(r) else 1.0)
-        gamma = (2.0 * np.sqrt(n) + 50.0 * (d + k)) * U * spread
-        eta_groups = gamma * float(traces.max(initial=0.0)) * float((first**2).sum())
-        low = self.solved.low[:-1, :-1]
-        inverse = solve_triangular(low, np.eye(len(low)), lower=True) if len(low) else np.zeros((0, 0))
-        eta = max(eta_groups, gamma * float((low**2).sum()) * float((inverse**2).sum()))
+        # Every sum has at most n terms, each with some roundings of its own and those of its coordinates.
+        gamma = 2 * (n + 25.0 * (d + k)) * U * spread
+        eta = max(self._eta_groups(gamma), self._eta_shared(gamma))
         if eta >= 0.5:
             return float("inf")
         return float((energy / np.sqrt(1 - eta)) * (1 + 8 * gamma) + doubled + plain + meant)
+
+    def _eta_groups(self, gamma: float) -> float:
+        """η with ``|M̂_g − M_g| ⪯ η M_g`` for every group, when the sums of ``A_g`` are right to γ.
+
+        As ``|Â − A|_ij ≤ γ (A_ii A_jj)^½``, the difference is at most ``γ tr A ‖Λ‖²`` while ``M ⪰ I``, and at most
+        ``k γ / λ_min`` of A, with the least eigenvalue of its correlations.
+        """
+        a, k = self.likelihood.products.a, self.likelihood.products.k
+        if k == 1:
+            return gamma
+        first = gamma * np.einsum("gaa->g", a) * float((self.inner[0] ** 2).sum())
+        large = np.flatnonzero(first > 1e-3)
+        if len(large):
+            whole = np.tril(a[large]) + np.tril(a[large], -1).transpose(0, 2, 1)
+            scale = np.sqrt(np.einsum("gaa->ga", whole))
+            scale[scale == 0] = 1.0
+            least = np.linalg.eigvalsh(whole / (scale[:, :, None] * scale[:, None, :]))[:, 0]
+            with np.errstate(divide="ignore"):
+                second = np.where(least > k * gamma, k * gamma / (least - k * gamma), np.inf)
+            first[large] = np.minimum(first[large], second)
+        return float(first.max(initial=0.0))
+
+    def _eta_shared(self, gamma: float) -> float:
+        """η with ``|Ŝ − S| ⪯ η S``: the entries of S are right to ``2 γ (C_ii C_jj)^½``, C before the elimination."""
+        low, likelihood = self.solved.low[:-1, :-1], self.likelihood
+        q = len(low)
+        if not q:
+            return 0.0
+        diagonal = np.diag(likelihood.scaled(likelihood.c, self.inner))[:-1].copy()
+        diagonal[: likelihood.r] += 1.0
+        image = np.abs(solve_triangular(low, np.diag(np.sqrt(diagonal)), lower=True))
+        return float(2 * gamma * q * image.sum(axis=0).max() * image.sum(axis=1).max())
 
     def _bounds(self, error: float, size: float, found: Coefficients, tol: float) -> dict[str, Bound]:
         p, r = self.design.p, self.coordinates.r

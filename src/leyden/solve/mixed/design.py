@@ -19,7 +19,7 @@ import numpy as np
 from leyden.engine.budget import format_bytes
 from leyden.errors import BudgetError, DataError, OptionError
 from leyden.rows.base import Block, Rows
-from leyden.rows.open import open_columns
+from leyden.rows.open import column_names, open_columns
 from leyden.rows.table import TableRows
 from leyden.solve.mixed.formula import ModelFormula
 from leyden.solve.mixed.groups import Groups, grouped, known_codes
@@ -146,7 +146,7 @@ def design(
     DataError, OptionError, BudgetError
     """
     formula = replace(formula, random=tuple(sorted(formula.random, key=lambda term: _first(term.group, formula))))
-    reader = _Reader(formula, weight)
+    reader = _Reader(formula, weight, column_names(data))
     names = [tuple(name.split(":")) for name in clusters]
     grouping = [*(term.group for term in formula.random), *formula.absorb, *names]
     used = dict.fromkeys([*reader.variables, *(name for columns in grouping for name in columns)])
@@ -200,7 +200,7 @@ def _terms(formula: ModelFormula, groups: Sequence[Groups], reader: _Reader) -> 
 class _Reader:
     """Turns batches of a table into rows of the design."""
 
-    def __init__(self, formula: ModelFormula, weight: str | None):
+    def __init__(self, formula: ModelFormula, weight: str | None, known: Collection[str]):
         from formulaic import Formula
         from formulaic.errors import FormulaicError
 
@@ -210,8 +210,10 @@ class _Reader:
             self._target = Formula(f"{formula.target} - 1")
         except FormulaicError as error:
             raise OptionError(f"the formula '{formula}' cannot be read ({error})") from None
-        variables = [variable for side in (self._target, *self._sides) for variable in side.required_variables]
-        self.variables = list(dict.fromkeys(map(str, variables)))
+        variables = [str(variable) for side in (self._target, *self._sides) for variable in side.required_variables]
+        # Those inside of functions such as scale() and poly() are not among the required ones.
+        words = {name for side in (self._target, *self._sides) for name in _words(side)}
+        self.variables = list(dict.fromkeys([*variables, *(name for name in known if name in words)]))
         self.columns: list[tuple[str, ...]] = []
         self._specs: list[Any] = []
         #: Expressions of fixed effects that have no columns, and the columns of text.
@@ -306,7 +308,8 @@ class _Reader:
     def explaining(self, random: bool) -> list[str]:
         """The columns that the fixed part is made of, and the random terms with ``random``."""
         sides = self._sides if random else self._sides[:1]
-        return list(dict.fromkeys(str(variable) for side in sides for variable in side.required_variables))
+        words = {name for side in sides for name in _words(side)}
+        return [name for name in self.variables if name in words]
 
     def explained(self, table: Any, random: bool) -> list[np.ndarray]:
         """The columns of the fixed part, and with ``random`` those of each term, for the rows of another table."""
@@ -451,6 +454,14 @@ def _schema(table: TableRows) -> tuple[list[str], list[Any]]:
     schema = next(iter(table.batches(0, 1))).schema
     table.release()
     return schema.names, schema.types
+
+
+def _words(side: Any) -> set[str]:
+    """Names in the expressions of a formula's side, in backticks or without."""
+    text = " ".join(str(factor.expr) for term in side for factor in term.factors)
+    return {first or second for first, second in re.findall(r"`([^`]+)`|\b([^\W\d]\w*)\b", text)} | {
+        str(factor.expr) for term in side for factor in term.factors
+    }
 
 
 def _is_one_of(term: Any, names: Collection[str]) -> bool:

@@ -107,7 +107,7 @@ class Likelihood:
             return None
         logdet, taken = eliminated
         unscaled = self.c - taken
-        s = self._scaled(unscaled, factors)
+        s = self.scaled(unscaled, factors)
         s[np.arange(self.r), np.arange(self.r)] += 1.0
         try:
             low = np.linalg.cholesky(s)
@@ -120,7 +120,7 @@ class Likelihood:
             value += 2 * float(diagonal[self.r : -1].sum())
         return Solved(value, low, logdet, unscaled)
 
-    def _scaled(self, s: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:
+    def scaled(self, s: np.ndarray, factors: Sequence[np.ndarray]) -> np.ndarray:
         """``Dᵀ S D``."""
         return self.scale(self.scale(s, factors).T, factors).T.copy()
 

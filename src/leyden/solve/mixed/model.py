@@ -203,6 +203,10 @@ def mixed(
     if formula.absorb:
         from leyden.solve.absorb.model import plan
 
+        unused = [name for name in ("checkpoint", "executor") if means[name] is not None]
+        if unused:
+            raise OptionError(f"{unused[0]}= is not for absorbed factors, which take one machine's memory")
+
         kept |= {"clusters": clusters, "tol": 1e-8 if tol is None else options.tol}
         return plan(built, vcov, kept, options.memory, options.threads, options.progress)
     if clusters or vcov != "iid":
