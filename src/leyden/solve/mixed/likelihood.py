@@ -29,6 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dpotri
 
 from leyden.solve.mixed.elimination import Products
 from leyden.solve.mixed.products import Coordinates
@@ -146,11 +147,12 @@ class Likelihood:
         scaled_phi = self.scale(self.scale(phi, self._transposed(factors)).T, self._transposed(factors)).T
         by_delta = self.products.slope(factors[0], scaled_phi)
         gradients = [2 * by_delta @ factors[0]]
-        right = at.unscaled @ self.scale(phi, self._transposed(factors))
+        right = self.scale(phi, self._transposed(factors))
         first = 0
         for k, groups in zip(self.widths[1:], self.groups[1:], strict=True):
-            blocks = right[first : first + k * groups, first : first + k * groups].reshape(groups, k, groups, k)
-            gradients.append(2 * np.einsum("gagb->ab", blocks))
+            own = slice(first, first + k * groups)
+            rows, columns = at.unscaled[own].reshape(groups, k, -1), right[:, own].reshape(-1, groups, k)
+            gradients.append(2 * np.einsum("gaq,qgb->ab", rows, columns))
             first += k * groups
         return gradients, by_delta
 
@@ -160,10 +162,16 @@ class Likelihood:
 
     def _phi(self, low: np.ndarray, shrink: float) -> np.ndarray:
         """The derivative by S of what depends on it."""
-        q = len(low)
-        inverse = solve_triangular(low, np.eye(q), lower=True)
-        counted = inverse[: self.r + self.p if self.restricted else self.r]
-        return counted.T @ counted + shrink * self.degrees * np.outer(inverse[-1], inverse[-1])
+        counted = self.r + self.p if self.restricted else self.r
+        phi = np.zeros_like(low)
+        if counted:
+            inverse, _ = dpotri(low[:counted, :counted], lower=1)
+            phi[:counted, :counted] = np.tril(inverse) + np.tril(inverse, -1).T
+        last = np.zeros(len(low))
+        last[-1] = 1.0
+        last = solve_triangular(low, last, lower=True, trans="T")
+        phi += shrink * self.degrees * np.outer(last, last)
+        return phi
 
     # ---------------------------------------------------------------- estimates
 
