@@ -54,7 +54,7 @@ class Dense:
         inverse = np.linalg.inv(system)
         found = inverse @ (z.T @ (self.w * self.y))
         effects, at = [], self.p
-        for (own, codes) in self.terms:
+        for own, codes in self.terms:
             size = (codes.max() + 1) * own.shape[1]
             effects.append(found[at : at + size].reshape(-1, own.shape[1]))
             at += size

@@ -7,10 +7,10 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-import pytest
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+import pytest
 
 import leyden as ly
 from leyden.errors import OptionError
