@@ -10,6 +10,7 @@ import pickle
 import pkgutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +32,14 @@ from leyden.factor.streamed import ItemStep
 from leyden.factor.survey import _Survey
 from leyden.rows import Block
 from leyden.rows import open as open_rows
+from leyden.rows.ids import Ids
 from leyden.solve.coordinates import probe
+from leyden.solve.mixed.certify import Coefficients
+from leyden.solve.mixed.certify import Gradient as MixedGradient
+from leyden.solve.mixed.design import Design, Term
+from leyden.solve.mixed.formula import ModelFormula
+from leyden.solve.mixed.groups import Groups
+from leyden.solve.mixed.products import Coordinates, CrossProducts, Triangle
 from leyden.solve.reductions import TSQR, Gradient, Gram, PlainGradient, ProductGram, SparseSignSketch
 
 D = 3
@@ -109,7 +117,42 @@ def start_image(rows, seed):
     return StartImage(objective(seed), x, 3.0, np.float64)
 
 
+#: Reductions over the design of a mixed model: one fixed effect, an intercept and a slope of four groups, three more.
+OF_DESIGNS = Triangle, CrossProducts, MixedGradient
+
+
+def designed(rows, start, stop):
+    """Rows as those of a design: their numbers are the groups."""
+    block = rows.read(start, stop)
+    codes = np.stack([np.arange(start, stop) % 4, np.arange(start, stop) % 3], axis=1).astype(np.int32)
+    ones = np.ones((stop - start, 1))
+    return Block(start, np.hstack([np.asarray(block.data), ones]), block.target, block.weight, codes)
+
+
+def mixed_design(rows):
+    n = rows.shape[0]
+    codes = designed(rows, 0, n).group
+    groups = [Groups(name, codes[:, t], Ids.of(np.arange(4 - t), name)) for t, name in enumerate("gh")]
+    terms = (Term(groups[0], ("a", "b"), slice(1, 3), (("full", 2),)), Term(groups[1], ("c",), slice(3, 4), ()))
+    return Design(ModelFormula("y", "x"), SimpleNamespace(shape=(n, D + 1), codes=codes), ("x",), terms)
+
+
+def cross_products(rows, seed):
+    rng = np.random.default_rng(seed)
+    r, z = np.triu(rng.standard_normal((2, 2)), 1) + np.eye(2), np.triu(rng.standard_normal((2, 2)), 1) + np.eye(2)
+    return CrossProducts(mixed_design(rows), Coordinates(rows.shape[0], 0.0, r, (z, np.eye(1))))
+
+
+def mixed_gradient(rows, seed):
+    rng = np.random.default_rng(seed)
+    effects = rng.standard_normal((4, 2)), rng.standard_normal((3, 1))
+    return MixedGradient(mixed_design(rows), Coefficients(rng.standard_normal(1), effects, effects))
+
+
 CASES = {
+    Triangle: lambda rows, seed: Triangle(1, D + 1),
+    CrossProducts: cross_products,
+    MixedGradient: mixed_gradient,
     Gram: lambda rows, seed: Gram(coordinates(rows), np.float64, 16),
     TSQR: lambda rows, seed: TSQR(coordinates(rows)),
     SparseSignSketch: lambda rows, seed: SparseSignSketch(coordinates(rows), seed),
@@ -171,12 +214,14 @@ def fold(reduction, rows, start, stop):
 
 def block(reduction, rows, start, stop):
     """What the reduction folds."""
+    if isinstance(reduction, OF_DESIGNS):
+        return designed(rows, start, stop)
     return (ratings if isinstance(reduction, OF_RATINGS) else type(rows).read)(rows, start, stop)
 
 
 def numbers(result):
     """What a result is, with what does not depend on how it was summed: R is unique up to the signs of its rows."""
-    values = vars(result) if hasattr(result, "__dict__") else {"result": result}
+    values = result if isinstance(result, dict) else vars(result) if hasattr(result, "__dict__") else {"result": result}
     values = {name: value for name, value in values.items() if value is not None}
     return {name: np.abs(value) for name, value in values.items() if not name.endswith(("unit", "rounding", "lo"))}
 

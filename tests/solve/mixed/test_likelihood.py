@@ -1,106 +1,90 @@
-"""The likelihood from sums is that of the multivariate normal distribution, and its gradient is its derivative."""
+"""The likelihood from sums is that of the normal distribution of all rows, and its gradient its derivative."""
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from leyden.engine.sweep import Engine
-from leyden.solve.mixed import elimination, products
-from leyden.solve.mixed.design import design
-from leyden.solve.mixed.estimate import Covariance, Objective
-from leyden.solve.mixed.formula import parse
-from leyden.solve.mixed.likelihood import Likelihood
-from leyden.solve.mixed.model import _sums
+_spec = importlib.util.spec_from_file_location("common", Path(__file__).with_name("common.py"))
+common = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(common)
 
-from .models import minus_two_log_likelihood, table
-
-FORMULAS = [
-    "y ~ x + (1 | g)",
-    "y ~ x + c + (1 + x | g)",
-    "y ~ 0 + c + (1 + x || g) + (1 | s)",
-    "y ~ x + (1 | g) + (1 + x | s)",
-    "y ~ x + (1 | s/g)",
-]
+MODELS = {
+    "intercepts": ("(1 | g)", [("g", "1")]),
+    "slopes": ("(1 + x | g)", [("g", "1x")]),
+    "uncorrelated": ("(1 + x || g)", [("g", "1x")]),
+    "crossed": ("(1 + x | g) + (1 | h)", [("g", "1x"), ("h", "1")]),
+    "nested": ("(1 | h/g)", [("h:g", "1"), ("h", "1")]),
+}
 
 
-def likelihood(formula: str, data, *, restricted: bool, weight: str | None = None) -> tuple:
-    built = design(parse(formula), data, weight=weight, memory=10**9)
-    coordinates, sums = _sums(Engine(10**9), built)
-    widths, groups = [t.k for t in built.random], [len(t.groups) for t in built.random]
-    found = Likelihood(elimination.products(sums), sums["c"], coordinates, widths, groups, restricted)
-    covariances = [
-        Covariance(t.blocks, np.linalg.norm(z, axis=0), z)
-        for t, z in zip(built.random, coordinates.z, strict=False)
-    ]
-    return built, found, Objective(found, covariances)
+def dense(data, terms, weighted):
+    n = len(data["y"])
+    columns = {"1": np.ones(n), "x": data["x"]}
+    built = []
+    for group, names in terms:
+        key = data["h"] * 1000 + data["g"] if group == "h:g" else data[group]
+        built.append((np.stack([columns[c] for c in names], axis=1), np.unique(key, return_inverse=True)[1]))
+    x = np.stack([np.ones(n), data["x"]], axis=1)
+    return common.Dense(x, data["y"], built, data["w"] if weighted else None)
 
 
-def somewhere(objective: Objective, seed: int) -> np.ndarray:
-    start = np.concatenate([c.start() for c in objective.covariances])
-    return start + 0.5 * np.random.default_rng(seed).standard_normal(len(start))
+@pytest.mark.parametrize("method", ["ML", "REML"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_it_is_the_density_of_all_rows(name, weighted, method):
+    formula, terms = MODELS[name]
+    data = common.crossed()
+    model = common.fit(f"y ~ x + {formula}", data, method=method, weights="w" if weighted else None)
+    truth = dense(data, terms, weighted)
+    order = [term.name for term in model.system.design.random]
+    for shift in (0.0, 0.3):
+        theta = model.theta + shift
+        factors = model.objective.factors(theta)
+        deltas = [factors[order.index(group)] for group, _ in terms]
+        expected = truth.minus_twice([f @ f.T for f in deltas], method == "REML")
+        assert model.objective.value(theta) == pytest.approx(expected, rel=1e-10)
+    assert model.log_likelihood == pytest.approx(-model.objective.value(model.theta) / 2, rel=1e-12)
 
 
-@pytest.mark.parametrize("restricted", [True, False])
-@pytest.mark.parametrize("weight", [None, "w"])
-@pytest.mark.parametrize("formula", FORMULAS)
-@given(seed=st.integers(0, 2**32))
-def test_it_is_the_density_of_the_target(formula: str, weight, restricted: bool, seed: int) -> None:
-    built, found, objective = likelihood(formula, table(seed % 7), restricted=restricted, weight=weight)
-    theta = somewhere(objective, seed)
-    solved = objective.solve(theta)
-    dense = minus_two_log_likelihood(built, objective.factors(theta), restricted=restricted)
-    assert solved.value == pytest.approx(dense["value"], rel=1e-10)
-    assert found.sigma2(solved) == pytest.approx(dense["sigma2"], rel=1e-9)
-
-
-@pytest.mark.parametrize("restricted", [True, False])
-@pytest.mark.parametrize("formula", FORMULAS)
-@given(seed=st.integers(0, 2**32))
-def test_its_gradient_is_its_derivative(formula: str, restricted: bool, seed: int) -> None:
-    _, _, objective = likelihood(formula, table(seed % 7), restricted=restricted, weight="w")
-    theta = somewhere(objective, seed)
-    _, gradient = objective.both(theta)
+@pytest.mark.parametrize("method", ["ML", "REML"])
+@pytest.mark.parametrize("name", MODELS)
+def test_its_gradient_is_its_derivative(name, method):
+    model = common.fit(f"y ~ x + {MODELS[name][0]}", common.crossed(), method=method, weights="w")
+    theta = model.theta + 0.2
+    _, gradient = model.objective.both(theta)
     h = 1e-5
-    steps = h * np.eye(len(theta))
-    by_differences = [(objective.value(theta + s) - objective.value(theta - s)) / (2 * h) for s in steps]
-    np.testing.assert_allclose(gradient, by_differences, rtol=1e-5, atol=1e-4)
+    for j in range(len(theta)):
+        away = h * np.eye(len(theta))[j]
+        slope = (model.objective.value(theta + away) - model.objective.value(theta - away)) / (2 * h)
+        assert gradient[j] == pytest.approx(slope, rel=1e-5, abs=1e-5)
 
 
-@pytest.mark.parametrize("formula", ["y ~ x + (1 | g) + (1 | s)", "y ~ x + c + s + (1 + x | g)"])
-def test_cells_and_whole_products_say_the_same(formula: str, monkeypatch) -> None:
-    data = table(3, n=900, groups=90, others=80)
-    monkeypatch.setattr("leyden.solve.mixed.design.WIDE", 20)
-    found = {}
-    for kind, least in (("cells", 1), ("whole", 10**9)):
-        monkeypatch.setattr(products, "SPARSE_FROM", least)
-        _, own, objective = likelihood(formula, data, restricted=True)
-        assert isinstance(own.products, elimination.Sparse) == (kind == "cells")
-        theta = somewhere(objective, 1)
-        value, gradient = objective.both(theta)
-        factor = objective.inner(theta)[0]
-        rng = np.random.default_rng(0)
-        x, rows = rng.standard_normal(own.products.shared - 1), rng.standard_normal((own.products.groups, own.products.k))
-        form = rng.standard_normal((len(x), len(x)))
-        found[kind] = [
-            value, gradient, own.products.times(x), own.products.gathered(rows), own.products.target,
-            own.products.quadratic(form + form.T), own.products.shrunk(factor),
-        ]  # fmt: skip
-    for a, b in zip(found["cells"], found["whole"], strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
-
-
-def test_groups_that_are_alike_are_taken_together_to_the_same_end() -> None:
-    _, own, objective = likelihood("y ~ x + (1 | g)", table(1, n=4000, groups=400), restricted=True)
-    assert isinstance(own.products, elimination.Alike)
-    apart = elimination.Dense(own.products.a, own.products.b)
-    for theta in (np.array([0.0]), np.array([0.3]), np.array([40.0])):
-        factor = objective.inner(theta)[0]
-        for a, b in zip(own.products.eliminated(factor), apart.eliminated(factor), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
-        phi = np.random.default_rng(0).standard_normal((own.products.shared,) * 2)
-        np.testing.assert_allclose(
-            own.products.slope(factor, phi + phi.T), apart.slope(factor, phi + phi.T), rtol=1e-9, atol=1e-9
-        )
+@pytest.mark.parametrize("name", MODELS)
+def test_predictions_and_their_errors_are_those_of_hendersons_equations(name):
+    formula, terms = MODELS[name]
+    data = common.crossed()
+    model = common.fit(f"y ~ x + {formula}", data, weights="w")
+    truth = dense(data, terms, True)
+    deltas = [model.groupings[group].covariance / model.sigma2 for group, _ in terms]
+    if min(np.linalg.eigvalsh(delta)[0] for delta in deltas) < 1e-8:
+        pytest.skip("Henderson's equations need covariances that can be inverted")
+    beta, effects, inverse = truth.henderson(deltas)
+    np.testing.assert_allclose(model.beta, beta, rtol=1e-8)
+    np.testing.assert_allclose(model.covariance_fixed, model.sigma2 * inverse[:2, :2], rtol=1e-8)
+    at = 2
+    for (group, names), own in zip(terms, effects, strict=True):
+        found = model.groupings[group]
+        order = np.argsort([tuple(map(int, str(i).split(":"))) for i in found.ids.take(np.arange(len(own)))], axis=0)
+        rank = np.lexsort(np.array([tuple(map(int, str(i).split(":"))) for i in found.ids.take(np.arange(len(own)))])
+                          .T[::-1]) if ":" in group else order[:, 0]  # fmt: skip
+        np.testing.assert_allclose(found.effects[rank], own, atol=1e-8)
+        for i, number in enumerate(rank):
+            place = slice(at + i * len(names), at + (i + 1) * len(names))
+            np.testing.assert_allclose(
+                found.uncertainty[number], model.sigma2 * inverse[place, place], rtol=1e-7, atol=1e-10
+            )
+        at += own.size

@@ -82,6 +82,8 @@ class Gradient(Reduction[dict[str, np.ndarray], dict[str, np.ndarray]]):
 
     def update(self, state: dict[str, np.ndarray], block: Block) -> dict[str, np.ndarray]:
         m = block.rows
+        assert block.target is not None
+        assert block.group is not None
         hi, lo, magnitude = (self._scratch.array(name, (m,)) for name in ("hi", "lo", "magnitude"))
         weight = np.empty(0) if block.weight is None else np.ascontiguousarray(block.weight, np.float64)
         codes, y = np.ascontiguousarray(block.group), np.ascontiguousarray(block.target[:, 0])
@@ -224,12 +226,12 @@ class System:
 
     def assess(self, found: Coefficients, gradient: dict[str, np.ndarray], tol: float) -> Assessment:
         """Bounds on how far coefficients are from those that the rows ask for, and better ones."""
-        p, likelihood, terms = self.design.p, self.likelihood, self.design.terms
+        p, terms = self.design.p, self.design.terms
         g, at = gradient["hi"] + gradient["lo"], p
         h, sizes = [], []
         for term, factor, v in zip(terms, self._every, found.whitened, strict=True):
             own = g[at : at + term.size].reshape(-1, term.k)
-            h.append((own[term.reference :] if term.fixed else own @ factor - v))
+            h.append(own[term.reference :] if term.fixed else own @ factor - v)
             sizes.append(float(((np.abs(own) @ np.abs(factor) + np.abs(v)) ** 2).sum()))
             at += term.size
         r = self.coordinates.r

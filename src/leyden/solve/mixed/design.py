@@ -127,7 +127,7 @@ class Design:
     @property
     def codes(self) -> np.ndarray:
         """The code of each row in each term, shape (n, terms)."""
-        return self.rows.codes  # type: ignore[attr-defined, no-any-return]
+        return self.rows.codes  # type: ignore[attr-defined]
 
 
 def design(
@@ -245,8 +245,10 @@ class _Reader:
             return {}
         self._sides[0] = Formula(left)
         self.variables = [name for name in self.variables if name not in names]
-        spanned = any(str(term) == "1" or "C(" in str(term) or len(term.factors) == 1 and str(term) in self._texts
-                      for term in left)  # fmt: skip
+        spanned = any(
+            str(term) == "1" or "C(" in str(term) or (len(term.factors) == 1 and str(term) in self._texts)
+            for term in left
+        )
         references = {}
         for term in out:
             (name,) = (name for name in names if name in (str(term), str(term)[2:-1]))
@@ -277,7 +279,7 @@ class _Reader:
             for spec in self._specs:
                 if spec.transform_state:
                     raise OptionError(
-                        f"{next(iter(spec.transform_state))} looks at all rows at once, and they do not fit into memory",
+                        f"{next(iter(spec.transform_state))} looks at all rows at once, which do not fit into memory",
                         hint="Compute it beforehand, or give more with memory=.",
                     )
         self.columns = [tuple(_plain(name) for name in spec.column_names) for spec in self._specs[1:]]
@@ -330,7 +332,7 @@ class _Reader:
             ) from None
 
     def _frame(self, table: Any) -> Any:
-        import pandas as pd
+        import pandas as pd  # type: ignore[import-untyped]
 
         series = {}
         for name in table.column_names:
@@ -378,7 +380,8 @@ class DesignRows(Rows):
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
         if self._kept is not None:
-            data, y, weight = (None if part is None else part[start:stop] for part in self._kept)
+            data, y = self._kept[0][start:stop], self._kept[1][start:stop]
+            weight = None if self._kept[2] is None else self._kept[2][start:stop]
         else:
             data, y, weight = self.reader.read(list(self.table.batches(start, stop)))
         return Block(start, data, y[:, None], weight, self.codes[start:stop])
@@ -408,14 +411,14 @@ def predictions(model: MixedModel, data: Any, random: bool) -> np.ndarray:
     table = pa.Table.from_batches(list(opened.batches(0, opened.shape[0])))
     fixed, *sides = reader.explained(table, random)
     expected, first = fixed @ model.beta[: built.p], built.p
-    for term in built.wide:
-        column = table.column(term.name)
-        codes = known_codes([(term.name, column)], term.groups.ids, opened.source)
+    for wide in built.wide:
+        column = table.column(wide.name)
+        codes = known_codes([(wide.name, column)], wide.groups.ids, opened.source)
         if (codes < 0).any():
             level = column[int(np.argmax(codes < 0))].as_py()
-            raise DataError(f"column '{term.name}' has the level {level!r}, which is not known", where=opened.source)
-        expected += np.append([0.0] * term.reference, model.beta[first : first + term.free])[codes]
-        first += term.free
+            raise DataError(f"column '{wide.name}' has the level {level!r}, which is not known", where=opened.source)
+        expected += np.append([0.0] * wide.reference, model.beta[first : first + wide.free])[codes]
+        first += wide.free
     by_term = zip(built.formula.random, sides, strict=True) if random else ()
     at = dict.fromkeys(model.groupings, 0)
     for term, rows in by_term:

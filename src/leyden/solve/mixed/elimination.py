@@ -1,8 +1,8 @@
 """Elimination of the largest term: the products ``B_g`` of its groups with all that groups share, and sums over them.
 
-``B_g`` is stored as a whole (:class:`Dense`) where groups share few columns, or many groups each row of the others; where
-most of it is zero — crossed factors of many levels — as the cells that have rows, with the fixed effects and the target
-beside them (:class:`Sparse`).
+``B_g`` is stored as a whole (:class:`Dense`) where groups share few columns, or many groups each row of the others;
+where most of it is zero — crossed factors of many levels — as the cells that have rows, with the fixed effects and the
+target beside them (:class:`Sparse`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -284,7 +285,7 @@ class Sparse(Products):
         """Groups in parts of about as many cells."""
         cuts = np.searchsorted(self.pattern.starts, np.linspace(0, len(self.cells), PARTS + 1)[1:-1])
         ends = np.unique(np.clip([0, *cuts, self.groups], 0, self.groups))
-        yield from ((int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
+        yield from ((int(a), int(b)) for a, b in pairwise(ends))
 
     def eliminated(self, factor: np.ndarray) -> tuple[float, np.ndarray] | None:
         factor, k, q = np.ascontiguousarray(factor), self.k, self.tail.shape[2]

@@ -109,7 +109,7 @@ class Covariance:
                 found.append(np.where(np.abs(part) < least, 0.0, np.abs(part)))
                 continue
             vectors, values, _ = np.linalg.svd(_lower(part))
-            low = np.linalg.qr((vectors * np.where(values < least, 0.0, values)).T, mode="r").T
+            low = np.asarray(np.linalg.qr((vectors * np.where(values < least, 0.0, values)).T, mode="r")).T
             low = low * np.where(np.diag(low) < 0, -1.0, 1.0)
             found.append(low[np.tril_indices(len(low))])
         return np.concatenate(found) if found else theta
@@ -193,7 +193,10 @@ def estimate(objective: Objective, on_step: Callable[[int, float], Any] = lambda
     theta = np.concatenate([covariance.start() for covariance in objective.covariances])
     solved = objective.solve(theta)
     if solved is None:
-        raise DataError("the likelihood cannot be computed: its sums overflow", hint="Rescale the columns.")
+        raise DataError(
+            "the likelihood cannot be computed: rounding leaves nothing positive definite at these covariances",
+            hint="Rescale the columns, or give a smaller covariance=.",
+        )
     if not len(theta):
         return Estimate(theta, solved, np.zeros((0, 0)), 0.0, (False,) * len(objective.covariances), 1)
 

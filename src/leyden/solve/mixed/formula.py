@@ -59,6 +59,17 @@ class ModelFormula:
     random: tuple[RandomTerm, ...] = ()
     absorb: tuple[tuple[str, ...], ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """As a mapping that any name of a column survives in."""
+        random = [[term.columns, list(term.group), term.correlated] for term in self.random]
+        return {"target": self.target, "fixed": self.fixed, "random": random, "absorb": list(map(list, self.absorb))}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> ModelFormula:
+        """Inverse of :meth:`to_json`."""
+        random = tuple(RandomTerm(columns, tuple(group), correlated) for columns, group, correlated in saved["random"])
+        return cls(saved["target"], saved["fixed"], random, tuple(map(tuple, saved["absorb"])))
+
     def __str__(self) -> str:
         bars = ["||" if not term.correlated else "|" for term in self.random]
         random = [f"({t.columns} {bar} {t.name})" for t, bar in zip(self.random, bars, strict=True)]
@@ -162,7 +173,7 @@ class _Plus:
 
     token, source_start, source_end = "+", -1, -1
 
-    class kind:  # noqa: N801  # as in a token
+    class kind:  # as in a token
         name = "OPERATOR"
 
 

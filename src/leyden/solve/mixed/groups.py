@@ -100,11 +100,9 @@ def _encode(name: str, column: Any, source: str) -> tuple[np.ndarray, np.ndarray
                 where=source,
                 hint="Give a column of text or of whole numbers.",
             )
-        column = whole.cast(pa.int64())
-    elif pa.types.is_boolean(kind):
-        column = column.cast(pa.int64())
-    elif pa.types.is_integer(kind):
-        column = column.cast(pa.int64())
+        column = _whole(name, column, source)
+    elif pa.types.is_boolean(kind) or pa.types.is_integer(kind):
+        column = _whole(name, column, source)
     elif pa.types.is_temporal(kind):
         column = column.cast(pa.string())
     elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
@@ -122,6 +120,20 @@ def _encode(name: str, column: Any, source: str) -> tuple[np.ndarray, np.ndarray
     ordered = values.take(pa.array(order))
     integers = pa.types.is_integer(values.type)
     return codes, ordered.to_numpy() if integers else np.array(ordered.to_pylist(), object)
+
+
+def _whole(name: str, column: Any, source: str) -> Any:
+    """Whole numbers, or truth values, as int64."""
+    import pyarrow as pa
+
+    try:
+        return column.cast(pa.int64())
+    except pa.ArrowInvalid:
+        raise DataError(
+            f"column '{name}' holds numbers beyond 64 bits with a sign, which name no groups",
+            where=source,
+            hint="Turn them into text.",
+        ) from None
 
 
 def _near(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

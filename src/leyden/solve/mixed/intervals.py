@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.optimize import brentq, minimize
@@ -46,7 +46,7 @@ class Intervals:
     def __str__(self) -> str:
         from leyden.solve.mixed.summary import table
 
-        rows = [(f"{100 * self.level:g}% by {self.method}", "from", "to")]
+        rows: list[tuple[str, ...]] = [(f"{100 * self.level:g}% by {self.method}", "from", "to")]
         rows += [(name, f"{low:.6g}", f"{high:.6g}") for name, (low, high) in self.fixed.items()]
         for (group, column), (low, high) in self.deviations.items():
             rows.append((f"sd({' '.join(filter(None, (group, column)))})", f"{low:.6g}", f"{high:.6g}"))
@@ -66,15 +66,16 @@ def wald(model: MixedModel, level: float) -> Intervals:
     covariance = 2 * np.linalg.pinv((hessian + hessian.T) / 2, rcond=1e-12)
     places, values, scales = _quantities(model, objective, centre)
     jacobian = _differences(lambda at: _quantities(model, objective, at)[1], centre).T
-    deviations, correlations = {}, {}
+    deviations: dict[Any, tuple[float, float]] = {}
+    correlations: dict[Any, tuple[float, float]] = {}
     for place, value, scale, row in zip(places, values, scales, jacobian, strict=True):
         error = float(np.sqrt(max(row @ covariance @ row, 0.0))) if np.isfinite(row).all() else np.inf
-        low, high = value - width * error, value + width * error
+        known = bool(np.isfinite(value))
+        low, high = (value - width * error, value + width * error) if known else (-np.inf, np.inf)
         if scale == "log":
-            ends = (float(np.exp(low)), float(np.exp(high))) if np.isfinite(value) else (0.0, np.inf)
-            deviations[place] = ends
+            deviations[place] = (float(np.exp(low)), float(np.exp(high)))
         else:
-            correlations[place] = (float(np.tanh(low)), float(np.tanh(high))) if np.isfinite(value) else (-1.0, 1.0)
+            correlations[place] = (float(np.tanh(low)), float(np.tanh(high)))
     return Intervals("wald", level, fixed, deviations, correlations)
 
 
@@ -197,7 +198,8 @@ def _differences(f: Callable[[np.ndarray], np.ndarray], at: np.ndarray) -> np.nd
     for j in range(len(at)):
         h = np.zeros(len(at))
         h[j] = 1e-4 * max(abs(at[j]), 1e-2)
-        rows.append((f(at + h) - f(at - h)) / (2 * h[j]))
+        with np.errstate(invalid="ignore"):
+            rows.append((f(at + h) - f(at - h)) / (2 * h[j]))
     return np.array(rows)
 
 
@@ -234,7 +236,7 @@ def _quantities(
                 scales.append("log")
             first = 0
             for kind, k in covariance.blocks:
-                for i, j in ((i, j) for j in range(first, first + k) for i in range(first, j) if kind == "full"):
+                for i, j in _pairs(kind, first, k):
                     places.append((term.name, term.columns[i], term.columns[j]))
                     ratio = delta[i, j] / (deviations[i] * deviations[j])
                     values.append(np.arctanh(ratio) if abs(ratio) < 1 else np.nan)
@@ -246,6 +248,11 @@ def _quantities(
     return places, np.array(values), scales
 
 
+def _pairs(kind: str, first: int, k: int) -> list[tuple[int, int]]:
+    """Coefficients of a block that may be correlated."""
+    return [(i, j) for j in range(first, first + k) for i in range(first, j) if kind == "full"]
+
+
 def _single(model: MixedModel, objective: Objective) -> list[tuple[tuple[str, str], int | None, float]]:
     """Standard deviations that are one parameter times σ: place, which parameter (None: σ), and the factor."""
     found: list[tuple[tuple[str, str], int | None, float]] = []
@@ -253,7 +260,7 @@ def _single(model: MixedModel, objective: Objective) -> list[tuple[tuple[str, st
     index = 0
     for term, covariance in zip(model.system.design.random, objective.covariances, strict=True):
         first = 0
-        for (kind, k), count in zip(covariance.blocks, covariance.counts, strict=True):
+        for (_, k), count in zip(covariance.blocks, covariance.counts, strict=True):
             if count == 1:
                 scale = covariance.scale[first : first + k]
                 one = float(np.sqrt((scale**2).mean()))

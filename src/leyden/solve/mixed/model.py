@@ -94,8 +94,8 @@ def mixed(
 ) -> Plan[Any]:
     """Fit a linear mixed model and certify its coefficients.
 
-    Also regressions with absorbed factors (``absorb``), and personalised regressions whose features are looked up by item
-    (``random`` as a table).
+    Also regressions with absorbed factors (``absorb``), and personalised regressions whose features are looked up by
+    item (``random`` as a table).
 
     Parameters
     ----------
@@ -134,7 +134,8 @@ def mixed(
     intercept, ridge
         Of personalised regressions.
     tol : float, optional
-        What the certificate must reach: by default 1e-10, with absorbed factors 1e-8, for personalised regressions 1e-6.
+        What the certificate must reach: by default 1e-10, with absorbed factors 1e-8, for personalised regressions
+        1e-6.
     memory, threads, checkpoint, executor, progress
         As in :func:`leyden.lstsq`.
 
@@ -151,11 +152,11 @@ def mixed(
 
     Notes
     -----
-    **Features by lookup.** When ``model`` holds ratings (anything :func:`leyden.als` takes: a store, a sparse matrix) and
-    ``random`` is an array of shape (items, k), every user has a regression of k coefficients on the features of the
-    items rated: a row is a rating and takes a few bytes, however long its features are. ``fixed`` are then categories of
-    items, (items,) or (items, m) whole numbers, or features, ``covariance`` is given, and ``intercept`` gives each user
-    one.
+    **Features by lookup.** When ``model`` holds ratings (anything :func:`leyden.als` takes: a store, a sparse matrix)
+    and ``random`` is an array of shape (items, k), every user has a regression of k coefficients on the features of the
+    items rated: a row is a rating and takes a few bytes, however long its features are. ``fixed`` are then categories
+    of items, (items,) or (items, m) whole numbers, or features, ``covariance`` is given, and ``intercept`` gives each
+    user one.
 
     Likelihoods, estimates and standard errors are those of Bates, Mächler, Bolker and Walker (J. Stat. Softw. 67(1),
     2015). Nothing is sorted and nothing is written to the disk: what memory must hold are the codes of the groups and,
@@ -211,6 +212,7 @@ def mixed(
         return plan(built, vcov, kept, options.memory, options.threads, options.progress)
     if clusters or vcov != "iid":
         raise OptionError("vcov= and cluster= are for absorbed factors", hint="Leave them out.")
+    kept["model"] = formula.to_json()
     covariances = _structures(built, options.covariance)
     identity = {
         "verb": "mixed",
@@ -359,7 +361,7 @@ def _columns_of(rows: Rows, named: Mapping[str, str | None]) -> tuple[Any, dict[
 
 def _structures(built: Design, asked: Any) -> list[tuple[tuple[tuple[str, int], ...], np.ndarray | None]]:
     """Blocks of the covariance of each term, and Λ where the covariance is given."""
-    found = []
+    found: list[tuple[tuple[tuple[str, int], ...], np.ndarray | None]] = []
     by_group = asked if isinstance(asked, Mapping) else None
     if by_group is not None:
         strange = [name for name in by_group if name not in [term.name for term in built.random]]
@@ -390,7 +392,7 @@ def _structures(built: Design, asked: Any) -> list[tuple[tuple[tuple[str, int], 
 def _root(value: Any, k: int, name: str) -> np.ndarray:
     """Λ of a covariance that is given as a number, a vector of variances or a matrix."""
     wrong = OptionError(
-        f"the covariance of '{name}' must be a number, {k} variances or a symmetric matrix {k} × {k}, and no less than 0"
+        f"the covariance of '{name}' must be a number, {k} variances or a symmetric matrix {k} × {k}, no less than 0"
     )
     try:
         given = np.asarray(value, np.float64)
@@ -539,7 +541,9 @@ def _certified(engine: Engine, system: System, tol: float) -> tuple[Coefficients
     """Coefficients that the certificate holds for, corrected as long as that helps."""
     coefficients = system.coefficients()
     best: tuple[Coefficients, Assessment] | None = None
-    for number in range(1, MAX_CORRECTIONS + 1):
+    passes = 0
+    while passes < MAX_CORRECTIONS:
+        passes += 1
         (gradient,) = engine.sweep(
             system.design.rows, [Gradient(system.design, coefficients)], "gradient, certificate", keep=False
         )
@@ -551,7 +555,8 @@ def _certified(engine: Engine, system: System, tol: float) -> tuple[Coefficients
         if all(bound.holds for bound in found.bounds.values()):
             break
         coefficients = found.better
-    return *best, number
+    assert best is not None
+    return *best, passes
 
 
 def _stationarity(decrement: float) -> Bound:
@@ -578,10 +583,10 @@ def _result(
 ) -> MixedModel:
     built = system.design
     sigma2 = system.sigma2
-    low = system.solved.low[:-1, :-1]
-    inverse = solve_triangular(low, np.eye(len(low)), lower=True)
+    inverse = _inverse(system)
     root = system.fixed_root(inverse)
-    names, beta = list(built.fixed), [coefficients.beta]
+    names: list[str] = list(built.fixed)
+    beta = [coefficients.beta]
     for term, own in zip(built.wide, coefficients.effects[len(built.random) :], strict=True):
         levels = term.groups.ids.take(np.arange(term.reference, len(term.groups)))
         names += [f"{term.columns[0]}[{'T.' * term.reference}{level}]" for level in levels]
@@ -641,11 +646,10 @@ def verify(model: MixedModel, data: Any, **given: Any) -> Certificate:
     )
     table, _ = as_table(data, {})
     saved = model.options
-    built = design(
-        parse(model.formula), table, weight=saved["weights"], missing=saved["missing"], memory=options.memory
-    )
-    if failures := _differences(model, built):
-        return Certificate({}, failures=failures)
+    formula = ModelFormula.from_json(saved["model"])
+    built = design(formula, table, weight=saved["weights"], missing=saved["missing"], memory=options.memory)
+    if different := _differences(model, built):
+        return Certificate({}, failures=different)
     covariances = [
         (tuple((kind, k) for kind, k in blocks), None if factor is None else np.array(factor))
         for _, blocks, factor in saved["covariance"]
@@ -663,7 +667,7 @@ def verify(model: MixedModel, data: Any, **given: Any) -> Certificate:
         bounds = system.assess(held, gradient, options.tol).bounds
         if len(model.theta):
             bounds["stationarity"] = _stationarity(decrement(objective, model.theta))
-    failures = [
+    failures: list[str] = [
         f"the saved certificate claims {name} ≤ {claimed.value:.1e} and it is {bounds[name].value:.1e}"
         for name, claimed in model.certificate.bounds.items()
         if name in bounds and claimed.holds and not bounds[name].holds
@@ -673,7 +677,36 @@ def verify(model: MixedModel, data: Any, **given: Any) -> Certificate:
     sigma2 = system.sigma2
     if not np.isclose(sigma2, model.sigma2, rtol=1e-8):
         failures.append(f"the variance of the noise is {sigma2:.8g} and {model.sigma2:.8g} was saved")
+    failures += _other_covariances(model, system)
     return Certificate(bounds, 3, 3 * built.rows.stored_nbytes, failures=tuple(failures))
+
+
+def _other_covariances(model: MixedModel, system: System) -> list[str]:
+    """Which of the saved covariances are not those that the data has at the saved parameters."""
+    sigma2, inverse = system.sigma2, _inverse(system)
+    root = system.fixed_root(inverse)
+    found = [] if _alike(model.covariance_fixed, sigma2 * root @ root.T) else ["the fixed effects"]
+    for term, factor, own in zip(system.design.random, system.factors, system.uncertainties(inverse), strict=True):
+        saved = model.groupings[term.name]
+        if not _alike(saved.covariance, sigma2 * factor @ factor.T):
+            found.append(f"the coefficients of '{term.name}'")
+        if not _alike(saved.uncertainty, sigma2 * own):
+            found.append(f"the errors of the coefficients of '{term.name}'")
+    return [f"the covariance of {what} is another one than was saved" for what in found]
+
+
+def _alike(saved: np.ndarray, found: np.ndarray) -> bool:
+    """Whether covariances agree to rounding, each entry beside the deviations that it belongs to."""
+    if saved.shape != found.shape:
+        return False
+    deviations = np.sqrt(np.abs(np.diagonal(found, axis1=-2, axis2=-1)))
+    return bool((np.abs(saved - found) <= 1e-6 * deviations[..., :, None] * deviations[..., None, :]).all())
+
+
+def _inverse(system: System) -> np.ndarray:
+    """``L⁻¹`` of the shared part."""
+    low = system.solved.low[:-1, :-1]
+    return np.asarray(solve_triangular(low, np.eye(len(low)), lower=True))
 
 
 def _saved(model: MixedModel, built: Design) -> tuple[list[np.ndarray], np.ndarray]:

@@ -69,6 +69,7 @@ class Triangle(Reduction[TriangleState, TriangleState]):
 
     def update(self, state: TriangleState, block: Block) -> TriangleState:
         m, d, p = block.rows, self.d, self.p
+        assert block.target is not None
         stacked = self._scratch.array("stacked", (d + 1 + m, d + 1))
         stacked[: d + 1] = state.r
         rows = stacked[d + 1 :]
@@ -83,11 +84,11 @@ class Triangle(Reduction[TriangleState, TriangleState]):
             rows *= np.sqrt(block.weight)[:, None]
             there = block.weight[block.weight > 0]
             state.rows, state.log_weight = state.rows + len(there), state.log_weight + float(np.log(there).sum())
-        state.r = _square(np.linalg.qr(stacked, mode="r"), d + 1)
+        state.r = _square(np.asarray(np.linalg.qr(stacked, mode="r")), d + 1)
         return state
 
     def merge(self, a: TriangleState, b: TriangleState) -> TriangleState:
-        r = _square(np.linalg.qr(np.concatenate([a.r, b.r]), mode="r"), self.d + 1)
+        r = _square(np.asarray(np.linalg.qr(np.concatenate([a.r, b.r]), mode="r")), self.d + 1)
         return TriangleState(r, a.log_weight + b.log_weight, a.rows + b.rows)
 
     def finish(self, state: TriangleState) -> TriangleState:
@@ -164,7 +165,7 @@ class Coordinates:
             first = 1 + term.place.start
             part = found.r[:, first : first + term.k]
             norms = np.linalg.norm(part, axis=0)
-            triangle = np.linalg.qr(part, mode="r")
+            triangle = np.asarray(np.linalg.qr(part, mode="r"))
             if not (np.abs(np.diag(triangle)) > 1e-8 * norms).all():
                 triangle = np.diag(np.where(norms > 0, norms, 1.0))
             z.append(triangle / np.sqrt(found.rows))
@@ -195,8 +196,9 @@ def _refuse_collinear(r: np.ndarray, design: Design) -> None:
 class CrossProducts(Reduction[dict[str, np.ndarray], dict[str, Any]]):
     """``A_g``, ``B_g`` and ``C`` of a design, in the coordinates of the first pass.
 
-    The result is a dict: "a" (groups, k, k), lower triangles; "c" (shared, shared); and "b" (groups, k, shared), or where
-    most of that would be zero, "cells" (cells, k), whose columns are told by "pattern", and "tail" (groups, k, p + 1).
+    The result is a dict: "a" (groups, k, k), lower triangles; "c" (shared, shared); and "b" (groups, k, shared), or
+    where most of that would be zero, "cells" (cells, k), whose columns are told by "pattern", and "tail" (groups, k,
+    p + 1).
     """
 
     parallel = True
@@ -239,6 +241,7 @@ class CrossProducts(Reduction[dict[str, np.ndarray], dict[str, Any]]):
         return {**state, "cells": cells, "tail": np.zeros((groups, k, self.p + 1))}
 
     def update(self, state: dict[str, np.ndarray], block: Block) -> dict[str, np.ndarray]:
+        assert block.group is not None
         dense, first, others = self._whitened(block)
         places = [self._places(t, block.group[:, t + 1]) for t in range(len(others))]
         nothing = np.zeros((block.rows, 0))
@@ -266,15 +269,16 @@ class CrossProducts(Reduction[dict[str, np.ndarray], dict[str, Any]]):
     def _whitened(self, block: Block) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
         """``[x̃ | ỹ]``, z̃ of the first term, and those of the others; all times √w."""
         p, m = self.p, block.rows
+        assert block.target is not None
         xy = self._scratch.array("xy", (m, p + 1))
         xy[:, :p], xy[:, p] = block.data[:, :p], block.target[:, 0]
         root = None if block.weight is None else np.sqrt(block.weight)[:, None]
         if root is not None:
             xy *= root
         dense = np.ascontiguousarray(solve_triangular(self.r, xy.T, trans="T", check_finite=False).T)
-        whitened = []
+        whitened, data = [], np.asarray(block.data)
         for place, triangle in zip(self.places, self.z, strict=True):
-            z = block.data[:, place] if root is None else block.data[:, place] * root
+            z = data[:, place] if root is None else data[:, place] * root
             whitened.append(np.ascontiguousarray(solve_triangular(triangle, z.T, trans="T", check_finite=False).T))
         return dense, whitened[0], whitened[1:]
 

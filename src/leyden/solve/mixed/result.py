@@ -55,6 +55,12 @@ class RandomEffects:
         """Standard deviations of the coefficients."""
         return np.sqrt(np.diag(self.covariance))
 
+    def places(self, group_ids: Any) -> np.ndarray:
+        """The numbers of groups; truth values and whole floats name them as they do in the data."""
+        ids = np.asarray(group_ids)
+        whole = ids.dtype.kind == "f" and bool((np.abs(ids) < 2.0**63).all()) and bool((ids == np.floor(ids)).all())
+        return self.ids.index(ids.astype(np.int64) if whole or ids.dtype.kind == "b" else group_ids)
+
 
 @dataclass(frozen=True)
 class LikelihoodRatio:
@@ -240,16 +246,16 @@ class MixedModel(Solution):
             If an id is not known.
         """
         found = self._grouping(group)
-        return found.effects.copy() if group_ids is None else found.effects[found.ids.index(group_ids)]
+        return found.effects.copy() if group_ids is None else found.effects[found.places(group_ids)]
 
     def random_covariance(self, group_ids: Any = None, group: str | None = None) -> np.ndarray:
-        """Covariances of the errors ``u − û`` of predicted coefficients, shape (m, k, k); arguments as of :meth:`random`.
+        """Covariances of the errors ``u − û`` of predicted coefficients, shape (m, k, k).
 
-        They are of best linear unbiased prediction: that the fixed effects are estimated is in them, that the
-        covariances are estimated is not (Henderson 1975).
+        Arguments are as of :meth:`random`. They are of best linear unbiased prediction: that the fixed effects are
+        estimated is in them, that the covariances are estimated is not (Henderson 1975).
         """
         found = self._grouping(group)
-        return found.uncertainty.copy() if group_ids is None else found.uncertainty[found.ids.index(group_ids)]
+        return found.uncertainty.copy() if group_ids is None else found.uncertainty[found.places(group_ids)]
 
     def write_random(self, path: Any, group: str | None = None) -> None:
         """Write the coefficients of all groups, and their standard errors, as a Parquet file."""

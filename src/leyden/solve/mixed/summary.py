@@ -31,7 +31,7 @@ def summary(model: MixedModel, level: float) -> str:
 
 
 def _random(model: MixedModel) -> list[str]:
-    rows = [("group", "coefficient", "variance", "std. dev.", "correlation")]
+    rows: list[tuple[str, ...]] = [("group", "coefficient", "variance", "std. dev.", "correlation")]
     for g in model.groupings.values():
         for j, name in enumerate(g.columns):
             note = " ".join(f"{c:+.2f}" for c in _correlations(g, j))
@@ -59,7 +59,7 @@ def _correlations(g: RandomEffects, j: int) -> list[float]:
 
 def _fixed(model: MixedModel, level: float) -> list[str]:
     side = f"{(1 - level) / 2:.3g}".lstrip("0"), f"{(1 + level) / 2:.3g}".lstrip("0")
-    rows = [("", "estimate", "std. error", "z", "p", f"[{side[0]}", f"{side[1]}]")]
+    rows: list[tuple[str, ...]] = [("", "estimate", "std. error", "z", "p", f"[{side[0]}", f"{side[1]}]")]
     width = float(ndtri((1 + level) / 2))
     errors, z, p = model.standard_errors, model.z_values, model.p_values
     for name, value in model.fixed.items():
