@@ -30,51 +30,6 @@ def parts(built: Design) -> tuple[np.ndarray, list[np.ndarray], np.ndarray, np.n
     return np.concatenate(x, axis=1), z, block.target[:, 0], weight
 
 
-def minus_two_log_likelihood(built: Design, factors: Sequence[np.ndarray], *, restricted: bool) -> dict:
-    """By the multivariate normal density of the target, σ² at its best."""
-    x, z, y, w = parts(built)
-    held = w > 0
-    x, y, w = x[held], y[held], w[held]
-    v = np.diag(1 / w)
-    for place, factor in zip(z, factors, strict=True):
-        own = place[held] @ np.kron(np.eye(place.shape[1] // len(factor)), factor)
-        v += own @ own.T
-    inverse = np.linalg.inv(v)
-    normal = x.T @ inverse @ x
-    beta = np.linalg.solve(normal, x.T @ inverse @ y)
-    rest = y - x @ beta
-    degrees = len(y) - (x.shape[1] if restricted else 0)
-    sigma2 = float(rest @ inverse @ rest) / degrees
-    value = np.linalg.slogdet(v)[1] + degrees * (np.log(2 * np.pi * sigma2) + 1)
-    if restricted:
-        value += np.linalg.slogdet(normal)[1]
-    effects = []
-    for place, factor in zip(z, factors, strict=True):
-        delta = np.kron(np.eye(place.shape[1] // len(factor)), factor @ factor.T)
-        effects.append(delta @ place[held].T @ inverse @ rest)
-    covariance = sigma2 * np.linalg.inv(normal)
-    return {"value": value, "beta": beta, "sigma2": sigma2, "effects": effects, "covariance": covariance}
-
-
-def error_covariances(built: Design, factors: Sequence[np.ndarray], sigma2: float) -> list[np.ndarray]:
-    """Of ``u − û`` by Henderson's equations, all effects of a term together; Λ must be regular."""
-    x, z, _, w = parts(built)
-    every = np.concatenate([x, *z], axis=1)
-    penalty = np.zeros((every.shape[1],) * 2)
-    at = x.shape[1]
-    for place, factor in zip(z, factors, strict=True):
-        size = place.shape[1]
-        inverse = np.linalg.inv(factor @ factor.T)
-        penalty[at : at + size, at : at + size] = np.kron(np.eye(size // len(factor)), inverse)
-        at += size
-    whole = sigma2 * np.linalg.inv(every.T @ (w[:, None] * every) + penalty)
-    found, at = [], x.shape[1]
-    for place in z:
-        found.append(whole[at : at + place.shape[1], at : at + place.shape[1]])
-        at += place.shape[1]
-    return found
-
-
 def exact_energy(built: Design, factors: Sequence[np.ndarray], found) -> float:
     """The energy distance of coefficients (β, v) to the exact ones, in 60 digits."""
     x, z, y, w = parts(built)

@@ -1,10 +1,10 @@
-"""The likelihood from sums is that of the multivariate normal distribution, and its gradient is its derivative."""
+"""Whatever way groups are eliminated, the likelihood and its gradient are the same; see test_likelihood for their truth."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyden.engine.sweep import Engine
@@ -15,7 +15,7 @@ from leyden.solve.mixed.formula import parse
 from leyden.solve.mixed.likelihood import Likelihood
 from leyden.solve.mixed.model import _sums
 
-from .models import minus_two_log_likelihood, table
+from .models import table
 
 FORMULAS = [
     "y ~ x + (1 | g)",
@@ -44,20 +44,8 @@ def somewhere(objective: Objective, seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("restricted", [True, False])
-@pytest.mark.parametrize("weight", [None, "w"])
 @pytest.mark.parametrize("formula", FORMULAS)
-@given(seed=st.integers(0, 2**32))
-def test_it_is_the_density_of_the_target(formula: str, weight, restricted: bool, seed: int) -> None:
-    built, found, objective = likelihood(formula, table(seed % 7), restricted=restricted, weight=weight)
-    theta = somewhere(objective, seed)
-    solved = objective.solve(theta)
-    dense = minus_two_log_likelihood(built, objective.factors(theta), restricted=restricted)
-    assert solved.value == pytest.approx(dense["value"], rel=1e-10)
-    assert found.sigma2(solved) == pytest.approx(dense["sigma2"], rel=1e-9)
-
-
-@pytest.mark.parametrize("restricted", [True, False])
-@pytest.mark.parametrize("formula", FORMULAS)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32))
 def test_its_gradient_is_its_derivative(formula: str, restricted: bool, seed: int) -> None:
     _, _, objective = likelihood(formula, table(seed % 7), restricted=restricted, weight="w")
