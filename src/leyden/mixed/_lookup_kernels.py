@@ -34,7 +34,6 @@ from leyden.factor._als_vectors import (
     lanes_solve,
     lanes_transpose,
     prefetch_row,
-    scale_row,
 )
 from leyden.mixed._lookup_vectors import combine_exactly, dot_exactly, lanes_inverse, lanes_square, prefetch_entry
 
@@ -68,8 +67,8 @@ def few_rows(width):
 def product_error(n, width, unit):
     """Of a computed M and its Cholesky factor: their distance to the true ones, in the norm of Frobenius, to tr M.
 
-    A product of features rounds ``width + 9`` times, and ``|z_a·z_b| ≤ ‖z_a‖ ‖z_b‖``; a Cholesky factor n + 1 times, and
-    ``|L| |Lᵀ|`` is at most tr M in that norm.
+    A product of features rounds ``width + 9`` times, and ``|z_a·z_b| ≤ ‖z_a‖ ‖z_b‖``; a Cholesky factor n + 1 times,
+    and ``|L| |Lᵀ|`` is at most tr M in that norm.
     """
     return 1.2 * unit * (width + n + 11)
 
@@ -79,8 +78,8 @@ def inverse_error(n, width, trace, inverse_trace, unit):
     """Of a computed ``M⁻¹``: η with ``(1 − η) M⁻¹ ⪯ M̂⁻¹ ⪯ (1 + η) M⁻¹``, as long as η is at most 3/2 SINGLE.
 
     ``L X = I + Φ`` with ``‖Φ‖ ≤ γ ‖L‖ ‖X‖`` in the norm of Frobenius, in which ``‖L‖² = tr M`` and ``‖X‖² = tr M⁻¹``,
-    moves the inverse by a factor between ``(1 ∓ √(tr M) ‖Φ‖)²``; the rounding of ``XᵀX``, at most ``γ ‖X‖²``, by no more
-    than ``γ ‖X‖² tr M`` times ``M⁻¹``, which is at least ``I / tr M``. That ``M ⪰ I`` is used throughout.
+    moves the inverse by a factor between ``(1 ∓ √(tr M) ‖Φ‖)²``; the rounding of ``XᵀX``, at most ``γ ‖X‖²``, by no
+    more than ``γ ‖X‖² tr M`` times ``M⁻¹``, which is at least ``I / tr M``. That ``M ⪰ I`` is used throughout.
     """
     sums = 2 * (n + 4) * np.sqrt(inverse_trace) + (n + 2) * inverse_trace
     return 1.5 * trace * (product_error(n, width, unit) + 1.4 * unit * sums)
@@ -274,7 +273,8 @@ def schur(
                 if not alone >> l & 1:
                     row = order[at + l]
                     _scatter_lane(
-                        l, indptr[row], indptr[row + 1], indices, lane_k, lane_y, sizes[l], starts, columns, weights, s, t
+                        l, indptr[row], indptr[row + 1], indices, lane_k, lane_y, sizes[l], starts, columns, weights,
+                        s, t,
                     )  # fmt: skip
         for l in range(together):
             if alone >> l & 1:
@@ -616,7 +616,8 @@ def certify(
         for l in range(together):
             row = order[at + l]
             _residuals(
-                indptr[row], indptr[row + 1], l, indices, values, codes, starts, columns, weights, beta, r64, about, lane_y
+                indptr[row], indptr[row + 1], l, indices, values, codes, starts, columns, weights, beta, r64, about,
+                lane_y,
             )  # fmt: skip
         lanes_solve(lane_k, tiles, lane_y)
         for l in range(together):
@@ -722,8 +723,8 @@ def _add_lane(
 ):  # fmt: skip
     """The corrected α of a group in its lane, added up, and the bound on what is still wrong with it.
 
-    The residual of α is ρ, known to the rounding of float64; that of α + δ is ``ρ − M δ = E δ``, where ``(M + E) δ = ρ``
-    is what float32 has solved.
+    The residual of α is ρ, known to the rounding of float64; that of α + δ is ``ρ − M δ = E δ``, where
+    ``(M + E) δ = ρ`` is what float32 has solved.
     """
     n, root = last - first, np.sqrt(trace)
     entries, steps, before, after, residuals = 1, 0.0, 0.0, 0.0, 0.0

@@ -4,9 +4,9 @@ Row i belongs to a group g and names an item ``j(i)``, whose features stand in t
 
 .. math:: y_i = x_{j(i)}·β + z_{j(i)}·u_g + ε_i, \qquad u_g ∼ N(0, σ²Δ), \quad ε_i ∼ N(0, σ²).
 
-Given Δ, the estimate of β (generalised least squares) and the predictions of ``u`` (BLUP; C. R. Henderson 1950) minimise
-``Σ_g ‖y_g − X_g β − Z_g v_g‖² + Σ_g ‖v_g‖² + ρ ‖β‖²`` in whitened coordinates, ``u = Λ v``, ``Δ = Λ Λᵀ``. Groups meet in β
-alone, and are eliminated one by one: with ``M_g = Z_g Z_gᵀ + I``, of as many rows as the group has,
+Given Δ, the estimate of β (generalised least squares) and the predictions of ``u`` (BLUP; C. R. Henderson 1950)
+minimise ``Σ_g ‖y_g − X_g β − Z_g v_g‖² + Σ_g ‖v_g‖² + ρ ‖β‖²`` in whitened coordinates, ``u = Λ v``, ``Δ = Λ Λᵀ``.
+Groups meet in β alone, and are eliminated one by one: with ``M_g = Z_g Z_gᵀ + I``, of as many rows as the group has,
 
 =================  =================================================================================================
 pass               what it adds up
@@ -16,9 +16,9 @@ residual           ``s = Σ X_gᵀ M_g⁻¹ (y_g − X_g β) − ρβ``, in floa
 =================  =================================================================================================
 
 The coefficients of a group follow from its rows and β, ``v_g = Z_gᵀ M_g⁻¹ (y_g − X_g β)``; they are never stored, and
-computed when they are asked for. Groups are solved in float32, sixteen at a time (:mod:`leyden.mixed._lookup_kernels`), and
-what that costs is bounded, corrected and certified (:mod:`leyden.mixed.lookup_certificate`). Of few rows everything is
-computed in float64.
+computed when they are asked for. Groups are solved in float32, sixteen at a time
+(:mod:`leyden.mixed._lookup_kernels`), and what that costs is bounded, corrected and certified
+(:mod:`leyden.mixed.lookup_certificate`). Of few rows everything is computed in float64.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import numpy as np
 
 from leyden import options as check
 from leyden.certificate import Certificate
-from leyden.engine.budget import format_bytes, reading_nbytes, thread_count
+from leyden.engine.budget import reading_nbytes, thread_count
 from leyden.engine.checkpoint import Checkpoint, as_checkpoint
 from leyden.engine.executor import Executor, as_executor
 from leyden.engine.fingerprint import fingerprint
@@ -275,12 +275,12 @@ def _plan(rows: Rows, problem: Problem, options: Options) -> Plan[Any]:
         f"{items:,} items",
         "elimination of groups",
         (
-            f"groups meet in {p:,} coefficients alone; those of groups are found again when asked for, and never stored",
+            f"groups meet in {p:,} coefficients; those of groups are found again when asked for, and never stored",
             "groups are solved in float32, corrected and certified in float64"
             if problem.single
             else "few rows: all in float64",
         ),
-        (("all coefficients at once", math.inf, f"they take {format_bytes(8.0 * groups * problem.table.k)}"),),
+        (),
         (
             PassPlan("Schur complement", nbytes_read, flops, seconds),
             PassPlan("residual", nbytes_read, 2 * flops, seconds),
@@ -310,8 +310,8 @@ def _run(
     beta = np.zeros(problem.features.p)
     beta[problem.kept] = found.beta
     model = Model(
-        problem.table, problem.features, problem.kept, beta, options.ridge, rows.shape[0], complement.rows, problem.most,
-        problem.single,
+        problem.table, problem.features, problem.kept, beta, options.ridge, rows.shape[0], complement.rows,
+        problem.most, problem.single,
     )  # fmt: skip
     passes = len(engine.trace.passes) - 1
     certificate = Certificate(found.bounds, passes, passes * rows.stored_nbytes)
@@ -323,9 +323,7 @@ def _run(
     return answer
 
 
-def _refined(
-    engine: Engine, rows: Rows, problem: Problem, factor: Factor, t: np.ndarray, tol: float
-) -> Assessment:
+def _refined(engine: Engine, rows: Rows, problem: Problem, factor: Factor, t: np.ndarray, tol: float) -> Assessment:
     """``S β = t`` solved, and corrected until the certificate holds, or another pass does not help."""
     beta, _ = factor.back(factor.white(t)[0])
     best: Assessment | None = None

@@ -1,4 +1,4 @@
-"""What a mixed model with features by lookup is of: a table, a covariance, fixed features of items; and where work is done."""
+"""What a mixed model with features by lookup is made of: a table, a covariance, fixed features of items."""
 
 from __future__ import annotations
 

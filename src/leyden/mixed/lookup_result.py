@@ -211,7 +211,9 @@ class PersonalisedRegressions(Solution):
         if (numbers < 0).any():
             wrong = np.atleast_1d(np.asarray(ids, object))[int(np.argmax(numbers < 0))]
             some = ", ".join(repr(one) for one in known.take(np.arange(min(3, len(known)))).tolist())
-            raise DataError(f"{kind} {wrong!r} is not among the {len(known):,} there are", hint=f"Some that are: {some}.")
+            raise DataError(
+                f"{kind} {wrong!r} is not among the {len(known):,} there are", hint=f"Some that are: {some}."
+            )
         return numbers
 
     def _rows_of(self, number: int) -> Any:
@@ -259,9 +261,7 @@ class PersonalisedRegressions(Solution):
         found = self.model.features.matrix()[numbers] @ self.beta + np.einsum("ij,ij->i", f, v)
         return float(found[0]) if single else found
 
-    def stream(
-        self, path: str | os.PathLike, *, threads: int | None = None, progress: bool | None = False
-    ) -> Path:
+    def stream(self, path: str | os.PathLike, *, threads: int | None = None, progress: bool | None = False) -> Path:
         """Write the coefficients of all groups as a Parquet file with columns ``group`` and ``coefficients`` (a list).
 
         A row group has those of 20,000 groups; a few are in memory at once. The file is there when it is complete.
@@ -368,9 +368,10 @@ class PersonalisedRegressions(Solution):
             if not abs(claimed - true) <= AGREE * (abs(true) + self.model.rows * AGREE):
                 failures.append(f"{name}: the solution says {claimed:.9g}, the data {true:.9g}")
         size = np.sqrt(np.abs(np.diag(complement.s)))
-        if complement.s.shape != self.complement.s.shape or not (
-            np.abs(self.complement.s - complement.s) <= AGREE * np.outer(size, size)
-        ).all():
+        if (
+            complement.s.shape != self.complement.s.shape
+            or not (np.abs(self.complement.s - complement.s) <= AGREE * np.outer(size, size)).all()
+        ):
             failures.append("the saved Schur complement, which standard errors rest on, is not that of the data")
         return failures
 
