@@ -38,7 +38,7 @@ from leyden.factor._als_vectors import (
 from leyden.mixed._lookup_vectors import combine_exactly, dot_exactly, lanes_inverse, lanes_square, prefetch_entry
 
 #: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
-COMPILED_FROM = ""
+COMPILED_FROM = "264aee6c72b08e3f"
 
 #: Groups that are solved together.
 LANES = 16
@@ -47,8 +47,9 @@ PREFETCHED = 48
 #: Rows of a large group that are summed before they are added to what came before: shorter sums round less.
 CHUNK = 1024
 
-#: Error, relative to a matrix itself, up to which float32 is used.
-SINGLE = 0.2
+#: Error, relative to a matrix itself, up to which float32 is used: for S, which is then corrected, and, a part of it,
+#: for the residuals that it is corrected by.
+SINGLE, FINER = 0.2, 16
 
 U32, U64 = 2.0**-24, 2.0**-53
 
@@ -627,7 +628,7 @@ def certify(
         slope = product_error(4 * tiles, width, U32) + 1.2 * U32 * (16 * tiles + 4)
         for l in range(together):
             row = order[at + l]
-            if slope * trace[l] <= single and about[SCALE, l] < np.inf:
+            if FINER * slope * trace[l] <= single and about[SCALE, l] < np.inf:
                 _add_lane(
                     indptr[row], indptr[row + 1], l, 4 * tiles, indices, values, codes, starts, columns, weights, width,
                     slope, trace[l], r64, a64, about, lane_y, s, totals,

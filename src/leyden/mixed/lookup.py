@@ -107,9 +107,9 @@ class Problem:
     single: bool
 
     @property
-    def sought(self) -> tuple[Table, Features, int, bool]:
+    def sought(self) -> tuple[Table, Features, int]:
         """What the passes are made of."""
-        return self.table, self.features.chosen(self.kept), self.most, self.single
+        return self.table, self.features.chosen(self.kept), self.most
 
 
 @verb
@@ -255,7 +255,7 @@ def _plan(rows: Rows, problem: Problem, options: Options) -> Plan[Any]:
     (groups, items), p, width = rows.shape, len(problem.kept), problem.table.f.shape[1]
     engine = Engine(options.memory, options.threads, nbytes(problem.table, problem.features))
     peak = 0
-    for reduction in (Schur(*problem.sought), Residuals(*problem.sought, np.zeros(p))):
+    for reduction in (Schur(*problem.sought, problem.single), Residuals(*problem.sought, problem.single, np.zeros(p))):
         cut = engine.layout(rows, [reduction])
         states = cut.threads + math.ceil(math.log2(cut.segments + 1))
         thread = reading_nbytes(rows, cut.block_rows) + reduction.scratch_nbytes
@@ -301,7 +301,7 @@ def _run(
     )  # fmt: skip
     with engine.running(identity, chosen.to_json()), single_threaded_blas():
         engine.trace.remarks.extend(problem.remarks)
-        (complement,) = engine.sweep(rows, [Schur(*problem.sought)], "Schur complement")
+        (complement,) = engine.sweep(rows, [Schur(*problem.sought, problem.single)], "Schur complement")
         if complement.bad >= 0:
             raise DataError("a target is NaN or infinite", where=rows.locate(complement.bad), hint="Remove it first.")
         factor = Factor(complement, options.ridge)
@@ -327,10 +327,13 @@ def _refined(engine: Engine, rows: Rows, problem: Problem, factor: Factor, t: np
     """``S β = t`` solved, and corrected until the certificate holds, or another pass does not help."""
     beta, _ = factor.back(factor.white(t)[0])
     best: Assessment | None = None
+    single = problem.single
     for _ in range(RESIDUALS):
         residual: Residual
-        (residual,) = engine.sweep(rows, [Residuals(*problem.sought, beta)], "residual")
+        (residual,) = engine.sweep(rows, [Residuals(*problem.sought, single, beta)], "residual")
         found = assess(factor, beta, residual, tol, correct=True)
+        # What float32 leaves of a residual only float64 can do better.
+        single = single and residual.defect < 0.5 * found.energy
         helps = best is None or found.energy < 0.5 * best.energy
         best = found if best is None or found.energy < best.energy else best
         if found.bounds["energy_error"].holds or not helps:
