@@ -29,6 +29,8 @@ from leyden.factor.reductions import BlockImage, FrameGram
 from leyden.factor.start import StartImage
 from leyden.factor.streamed import ItemStep
 from leyden.factor.survey import _Survey
+from leyden.mixed.lookup_passes import Residuals, Schur
+from leyden.mixed.lookup_problem import fixed_features, random_features
 from leyden.rows import Block
 from leyden.rows import open as open_rows
 from leyden.solve.coordinates import probe
@@ -69,7 +71,7 @@ def block_image(rows, seed):
 
 
 #: Reductions over sparse rows, users, of ratings.
-OF_RATINGS = _Survey, ItemStep, Evaluation, KeptImage, StartImage
+OF_RATINGS = _Survey, ItemStep, Evaluation, KeptImage, StartImage, Schur, Residuals
 
 
 def ratings(rows, start, stop):
@@ -109,6 +111,12 @@ def start_image(rows, seed):
     return StartImage(objective(seed), x, 3.0, np.float64)
 
 
+def lookup(seed):
+    """Table, fixed features, rows of the largest group, and whether in float32."""
+    table = random_features(np.random.default_rng(seed).standard_normal((D, 2)), D, 0.5, True)
+    return table, fixed_features(np.arange(D) % 2, D), D, bool(seed % 2)
+
+
 CASES = {
     Gram: lambda rows, seed: Gram(coordinates(rows), np.float64, 16),
     TSQR: lambda rows, seed: TSQR(coordinates(rows)),
@@ -127,6 +135,8 @@ CASES = {
     Evaluation: evaluation,
     KeptImage: kept_image,
     StartImage: start_image,
+    Schur: lambda rows, seed: Schur(*lookup(seed)),
+    Residuals: lambda rows, seed: Residuals(*lookup(seed), np.ones(2)),
 }
 
 
