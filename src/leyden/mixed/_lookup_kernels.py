@@ -106,7 +106,7 @@ def _lane_products(
 ):  # fmt: skip
     """``M`` of the groups in the lanes, in tiles of 4 × 4 entries, and a bound on its trace.
 
-    On the way the entries of S that fixed features of these groups lead to are asked for.
+    On the way what will be wanted is asked for: tables of groups to come, and entries of S, unless there is none.
     """
     width, one = f.shape[1], np.float32(1)
     tiles = (count + 3) // 4
@@ -120,10 +120,12 @@ def _lane_products(
             ahead = order[at + l + distance]
             for e in range(indptr[ahead], indptr[ahead + 1]):
                 prefetch_row(f, indices[e], width)
+                if len(codes):
+                    prefetch_entry(codes, indices[e])
         base = l * rounded
         for r in range(own):
             gather_row(f, indices[first + r], one, scale, gathered, base + r, width)
-        if len(codes):
+        if len(codes) and len(s):
             _ask(first, own, indices, codes, s)
         for r in range(own, rounded):
             for c in range(width):
@@ -609,7 +611,7 @@ def certify(
             continue
         together, count = _together(order, at, indptr, few)
         _lane_products(
-            order, at, together, count, indptr, indices, f, scale, gathered, tile, lane_k, ones, trace, codes[:0], w
+            order, at, together, count, indptr, indices, f, scale, gathered, tile, lane_k, ones, trace, codes, w[:0]
         )  # fmt: skip
         tiles = (count + 3) // 4
         lanes_cholesky(lane_k, tiles)
