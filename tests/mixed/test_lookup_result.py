@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
+from tests.faults.through import Through
+from typer.testing import CliRunner
 
 import leyden as ly
+from leyden.cli.main import app
 from leyden.engine import checkpoint
 from leyden.mixed import lookup
 from leyden.mixed.lookup import lookup_mixed
@@ -55,8 +59,6 @@ def test_a_solution_comes_back_as_it_was(found, parts, tmp_path):
 def test_a_solution_of_a_store_finds_its_rows_again(parts, tmp_path):
     rows, table, codes = parts
     coo = rows.tocoo()
-    import pyarrow as pa
-
     place = tmp_path / "rows.parquet"
     pq.write_table(pa.table({"user": coo.row, "item": coo.col, "rating": coo.data}), place)
     ratings = ly.open_ratings(place)
@@ -67,6 +69,21 @@ def test_a_solution_of_a_store_finds_its_rows_again(parts, tmp_path):
     found.save(tmp_path / "solution")
     again = ly.load(tmp_path / "solution")
     np.testing.assert_allclose(again.random([7]), plain.random([7]), rtol=1e-5)
+
+
+def test_the_command_line_verifies_a_solution_from_a_store(parts, tmp_path):
+    rows, table, codes = parts
+    coo, folder = rows.copy().tocoo(), tmp_path / "solution"
+    for name in ("store", "other"):
+        columns = {"user": coo.row, "item": coo.col, "rating": coo.data}
+        pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+        ratings = ly.open_ratings(tmp_path / "rows.parquet").save(tmp_path / name)
+        if name == "store":
+            order = ratings.items.take(np.arange(ITEMS))
+            lookup_mixed(ratings, table[order], fixed=codes[order]).save(folder)
+        coo.data[7] += 1
+    assert CliRunner().invoke(app, ["verify", str(folder), str(tmp_path / "store")]).exit_code == 0
+    assert CliRunner().invoke(app, ["verify", str(folder), str(tmp_path / "other")]).exit_code == 1
 
 
 def test_an_answer_is_verified_from_the_data_alone(found, parts, tmp_path):
@@ -195,8 +212,6 @@ def test_targets_of_zero_are_explained_by_nothing(parts):
 
 
 def test_a_run_that_is_interrupted_goes_on_to_the_same_bits(parts, tmp_path, monkeypatch):
-    from tests.faults.through import Through
-
     monkeypatch.setattr(checkpoint, "SHARE", 0)
     whole = ly.open(parts[0])
 

@@ -50,7 +50,7 @@ def _rows(solution: Solution, folder: Path, reading: Reading, columns: Columns, 
     from leyden.cli import recorded
     from leyden.errors import OptionError
 
-    of_ratings = solution.kind == "als"
+    of_ratings = solution.kind in ("als", "lookup_mixed")
     for name in reading.given if of_ratings else columns.given:
         what = "ratings" if of_ratings else "the rows of a matrix"
         raise OptionError(f"{name}= says nothing about {what}, which this is a solution of", where=str(folder))
