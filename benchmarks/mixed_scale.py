@@ -124,7 +124,7 @@ def write(folder: Path, groups: int) -> None:
 
 
 def prepare() -> None:
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True, parents=True)
 
 
 def recovered(answer, groups: int) -> dict:
@@ -154,7 +154,7 @@ def measure(configuration: str) -> dict:
     from leyden.mixed.lookup import lookup_mixed
 
     groups = {**SIZES, **WHOLE}[configuration]
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True, parents=True)
     store, record = FOLDER / configuration, FOLDER / f"{configuration}.written"
     if not record.exists():
         shutil.rmtree(store, ignore_errors=True)

@@ -258,7 +258,7 @@ def test_one_group_may_have_all_the_rows(in_float32):
     np.testing.assert_allclose(found.random([0])[0], u, rtol=1e-8)
 
 
-@pytest.mark.parametrize("covariance", [0.0, 1e-30, 1e12])
+@pytest.mark.parametrize("covariance", [0.0, 1e-80, 1e-30, 1e12])
 def test_covariances_may_be_tiny_or_huge(covariance, in_float32):
     rng = np.random.default_rng(10)
     rows, table = groups_of([3] * 60, 30, rng), rng.standard_normal((30, 8)).astype(np.float32)

@@ -188,7 +188,7 @@ def test_what_cannot_be_is_said(options, error, said, parts):
 def test_a_target_that_is_no_number_is_named(value, parts):
     rows = parts[0].copy()
     rows.data[rows.indptr[4]] = value
-    with pytest.raises(ly.DataError, match=r"row 4: a target is NaN or infinite"):
+    with pytest.raises(ly.DataError, match=r"row 4: a target is NaN, infinite, or beyond"):
         lookup_mixed(rows, parts[1])
 
 

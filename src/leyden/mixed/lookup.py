@@ -303,7 +303,7 @@ def _run(
         engine.trace.remarks.extend(problem.remarks)
         (complement,) = engine.sweep(rows, [Schur(*problem.sought, problem.single)], "Schur complement")
         if complement.bad >= 0:
-            raise DataError("a target is NaN or infinite", where=rows.locate(complement.bad), hint="Remove it first.")
+            raise DataError("a target is NaN, infinite, or beyond float32", where=rows.locate(complement.bad), hint="Remove it first.")
         factor = Factor(complement, options.ridge)
         found = _refined(engine, rows, problem, factor, complement.t, options.tol)
     engine.trace.seconds = time.perf_counter() - began + engine.spared
