@@ -290,3 +290,55 @@ def test_a_plan_says_what_is_done():
     assert [p.name for p in plan.passes] == ["Schur complement", "residual"]
     assert 0 < plan.peak < 300e6
     assert plan.run().certificate.holds
+
+
+def planted(variance, groups, rng):
+    """Groups of six rows whose coefficients have this variance, beside noise of variance 1/4."""
+    rows = groups_of([6] * groups, 25, rng)
+    table, codes = rng.standard_normal((25, 3)).astype(np.float32), categories(25, 4, rng)
+    data = rows.read(0, groups).data
+    u = 0.5 * np.sqrt(variance) * rng.standard_normal((groups, 3))
+    shared = codes[data.indices] + 0.5 * rng.standard_normal(len(data.data))
+    data.data[:] = shared + np.einsum("ij,ij->i", u[np.repeat(np.arange(groups), 6)], table[data.indices])
+    return rows, table, codes
+
+
+@pytest.mark.parametrize("variance", [0.3, 5.0])
+def test_a_variance_is_estimated_to_its_standard_error(variance):
+    rows, table, codes = planted(variance, 3000, np.random.default_rng(13))
+    found = lookup_mixed(rows, table, fixed=codes, covariance="estimate")
+    assert found.certificate.holds
+    (remark,) = found.trace.remarks
+    assert "by restricted maximum likelihood, from 3,000 groups" in remark
+    value, error = (float(part) for part in remark.split(" by ")[0].removeprefix("covariance ").split(" ± "))
+    assert abs(value - variance) < 4 * error < 0.5 * variance
+    assert found.covariance == pytest.approx(np.full(3, value), rel=1e-3)
+    assert found.residual_variance == pytest.approx(0.25, rel=0.05)
+
+
+def test_an_estimate_is_where_the_restricted_likelihood_is_largest():
+    rows, table, codes = planted(1.0, 200, np.random.default_rng(14))
+    found = lookup_mixed(rows, table, fixed=codes, covariance="estimate")
+
+    def restricted(factor):
+        other = lookup_mixed(rows, table, fixed=codes, covariance=found.covariance * factor)
+        free, x = other.model.rows - 4, np.linalg.slogdet(other.complement.s)[1]
+        return -0.5 * (free * np.log(other.objective) + other.complement.log_determinant + x)
+
+    assert restricted(1.0) > max(restricted(0.97), restricted(1.03))
+
+
+def test_a_part_of_the_groups_is_enough(monkeypatch):
+    from leyden.mixed import lookup_variance
+
+    monkeypatch.setattr(lookup_variance, "SAMPLED", 6000)
+    rows, table, codes = planted(2.0, 3000, np.random.default_rng(15))
+    found = lookup_mixed(rows, table, fixed=codes, covariance="estimate")
+    assert "from 1,024 groups" in found.trace.remarks[0]
+    assert found.covariance[0] == pytest.approx(2.0, rel=0.2)
+
+
+def test_a_variance_of_nothing_is_not_estimated():
+    rows = groups_of([3] * 20, 5, np.random.default_rng(16))
+    with pytest.raises(ly.DataError, match="the table is zero for every row"):
+        lookup_mixed(rows, np.zeros((5, 2)), covariance="estimate")

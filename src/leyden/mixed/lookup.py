@@ -54,6 +54,7 @@ from leyden.mixed.lookup_problem import (
     random_features,
 )
 from leyden.mixed.lookup_result import Model, PersonalisedRegressions, largest, nbytes
+from leyden.mixed.lookup_variance import estimated
 from leyden.plan import PassPlan, Plan, machine, verb
 from leyden.rows import Rows
 
@@ -96,6 +97,8 @@ class Problem:
         Rows of all groups, and of the largest.
     single : bool
         Whether groups are solved in float32.
+    estimate : bool
+        Whether the variances of the table are yet to be found.
     """
 
     table: Table
@@ -105,6 +108,7 @@ class Problem:
     rows: int
     most: int
     single: bool
+    estimate: bool
 
     @property
     def sought(self) -> tuple[Table, Features, int]:
@@ -142,10 +146,11 @@ def lookup_mixed(
         What the shared coefficients are of, in the same order: whole numbers, (items,) or (items, m), are categories,
         numbered from 0 on, one or several an item; other numbers, or a sparse matrix, (items, p), are features. By
         default one coefficient, the mean.
-    covariance : float or array_like, shape (k,) or (k, k), default 1
+    covariance : float or array_like, shape (k,) or (k, k), or "estimate", default 1
         Δ: the covariance of a group's coefficients, relative to that of the noise; a number times the identity, its
         diagonal, or all of it. With a full one the table is whitened and rounded to float32: the model certified is
-        that of the rounded table.
+        that of the rounded table. "estimate": a number, by restricted maximum likelihood on a part of the groups
+        (:mod:`leyden.mixed.lookup_variance`); what is certified is then the answer for this number.
     intercept : bool, default False
         Whether groups have an intercept, as the last coefficient; the covariance is then of k + 1.
     ridge : float, default 0
@@ -218,7 +223,8 @@ def lookup_mixed(
 def _problem(rows: Rows, table: Any, fixed: Any, covariance: Any, intercept: bool, ridge: float) -> Problem:
     items = rows.shape[1]
     features = fixed_features(fixed, items)
-    random = random_features(table, items, covariance, intercept)
+    estimate = isinstance(covariance, str) and covariance == "estimate"
+    random = random_features(table, items, 1.0 if estimate else covariance, intercept)
     counts = item_counts(rows)
     total = int(counts.sum())
     if total == 0:
@@ -232,7 +238,7 @@ def _problem(rows: Rows, table: Any, fixed: Any, covariance: Any, intercept: boo
     if len(dependent):
         remarks.append(f"{_named(features, dependent)} add up from others: their coefficients are set to zero")
     most = int(getattr(rows, "max_count", 0)) or largest(rows)
-    return Problem(random, features, kept, tuple(remarks), total, most, total > MANY)
+    return Problem(random, features, kept, tuple(remarks), total, most, total > MANY, estimate)
 
 
 def _named(features: Features, columns: np.ndarray) -> str:
@@ -248,6 +254,7 @@ def _digest(problem: Problem) -> str:
         if array is not None:
             found.update(f"{array.dtype}{array.shape}".encode())
             found.update(np.ascontiguousarray(array).data)
+    found.update(f"{problem.estimate}".encode())
     return found.hexdigest()
 
 
@@ -301,9 +308,18 @@ def _run(
     )  # fmt: skip
     with engine.running(identity, chosen.to_json()), single_threaded_blas():
         engine.trace.remarks.extend(problem.remarks)
+        if problem.estimate:
+            variance = estimated(rows, problem.table, problem.features, problem.rows, options.ridge)
+            engine.trace.remarks.append(str(variance))
+            table = replace(problem.table, delta=problem.table.delta * variance.value)
+            problem = replace(problem, table=table)
         (complement,) = engine.sweep(rows, [Schur(*problem.sought, problem.single)], "Schur complement")
         if complement.bad >= 0:
-            raise DataError("a target is NaN, infinite, or beyond float32", where=rows.locate(complement.bad), hint="Remove it first.")
+            raise DataError(
+                "a target is NaN, infinite, or beyond float32",
+                where=rows.locate(complement.bad),
+                hint="Remove it first.",
+            )
         factor = Factor(complement, options.ridge)
         found = _refined(engine, rows, problem, factor, complement.t, options.tol)
     engine.trace.seconds = time.perf_counter() - began + engine.spared

@@ -107,6 +107,8 @@ class PersonalisedRegressions(Solution):
         The same by name.
     undetermined : tuple of str
         Names of columns that no row has, or that are sums of others.
+    covariance : ndarray, shape (k,) or (k, k)
+        Δ, or its diagonal if it has nothing else.
     residual_variance : float
         σ²: the objective divided by the rows less the shared coefficients.
     log_likelihood : float
@@ -152,6 +154,11 @@ class PersonalisedRegressions(Solution):
     def undetermined(self) -> tuple[str, ...]:
         kept = set(self.model.kept.tolist())
         return tuple(name for j, name in enumerate(self.model.features.names) if j not in kept)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        root = self.model.table.root
+        return self.model.table.delta[: self.model.table.k] if root is None else root @ root.T
 
     @property
     def residual_variance(self) -> float:
