@@ -731,6 +731,7 @@ def _add_lane(
     """
     n, root = last - first, np.sqrt(trace)
     entries, steps, before, after, residuals = 1, 0.0, 0.0, 0.0, 0.0
+    objective, effects, squares = 0.0, 0.0, 0.0
     for a in range(n):
         j, r, y = indices[first + a], r64[a, l], np.float64(values[first + a])
         step = about[SCALE, l] * np.float64(lane_y[a, l])
@@ -739,20 +740,23 @@ def _add_lane(
         before += a64[a, l] * a64[a, l]
         after += alpha * alpha
         residuals += r * r
-        totals[OBJECTIVE] += r * alpha
-        totals[EFFECTS] += alpha * (r - alpha)
-        totals[SQUARES] += y * y
+        objective += r * alpha
+        effects += alpha * (r - alpha)
+        squares += y * y
         if len(codes):
             c = codes[j]
             s[c, 0] += alpha
             s[c, 1] += abs(alpha)
             s[c, 2] += 1
-            totals[MATRIX] += 1
         else:
             entries = max(entries, _add_row(j, alpha, starts, columns, weights, s, totals))
     rounding = _rounding(n, width, entries, root, before, after, residuals, about[TERMS, l], about[EFFECT, l])
     defect = rounding + slope * trace * np.sqrt(steps) + 4 * U32 * about[RHO, l]
+    totals[OBJECTIVE] += objective
+    totals[EFFECTS] += effects
+    totals[SQUARES] += squares
     totals[DEFECT] += defect * defect
+    totals[MATRIX] += n if len(codes) else 0
     totals[MATRIX] += max(trace / 1.01 - rounded, 0.0)
     totals[ROW_COUNT] += n
 
