@@ -224,7 +224,7 @@ def schur(
             continue
         if single == 0 or count > few:
             _schur_alone(
-                row, indptr, indices, values, f, delta, starts, columns, weights, s, t, totals, bad,
+                row, indptr, indices, values, f, delta, codes, starts, columns, weights, s, t, totals, bad,
                 square, inverse, rows, small, local, where,
             )  # fmt: skip
             at += 1
@@ -282,8 +282,8 @@ def schur(
         for l in range(together):
             if alone >> l & 1:
                 _schur_alone(
-                    order[at + l], indptr, indices, values, f, delta, starts, columns, weights, s, t, totals, bad,
-                    square, inverse, rows, small, local, where,
+                    order[at + l], indptr, indices, values, f, delta, codes, starts, columns, weights, s, t, totals,
+                    bad, square, inverse, rows, small, local, where,
                 )  # fmt: skip
         at += together
     for e in range(p * (p + 1) // 2, len(s)):
@@ -459,8 +459,8 @@ def _in_dual(n, width):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _schur_alone(
-    row, indptr, indices, values, f, delta, starts, columns, weights, s, t, totals, bad, square, inverse, rows, small,
-    local, where,
+    row, indptr, indices, values, f, delta, codes, starts, columns, weights, s, t, totals, bad, square, inverse, rows,
+    small, local, where,
 ):  # fmt: skip
     """One group in float64."""
     width, first = f.shape[1], indptr[row]
@@ -481,8 +481,10 @@ def _schur_alone(
         for a in range(n):
             inverse_trace += _dot(inverse, a, inverse, a, a, n)
         totals[ERROR] = max(totals[ERROR], inverse_error(n, width, trace, inverse_trace, U64))
+        if len(codes):
+            _scatter_alone(first, n, indices, codes, inverse, s, t)
         for a in range(n):
-            for b in range(a + 1):
+            for b in range(0 if len(codes) else a + 1):
                 g = _dot(inverse, a, inverse, b, a, n)
                 _add_pair(indices[first + a], indices[first + b], g, a == b, n, starts, columns, weights, s, t)
             for e in range(starts[indices[first + a]], starts[indices[first + a] + 1]):
@@ -492,6 +494,22 @@ def _schur_alone(
             first, n, indices, values, f, delta, starts, columns, weights, s, t, totals, square, inverse, rows, small,
             local, where,
         )  # fmt: skip
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _scatter_alone(first, n, indices, codes, x, s, t):
+    """Add ``XᵀX`` of the rows of ``x``, which is ``M⁻¹``, where each row of the group has one fixed feature."""
+    c = np.empty(n, np.int64)
+    for a in range(n):
+        c[a] = codes[indices[first + a]]
+        base = c[a] * (c[a] + 1) // 2
+        for b in range(a):
+            g = _dot(x, a, x, b, a, n)
+            s[max(base + c[b], c[b] * (c[b] + 1) // 2 + c[a])] += g + g if c[a] == c[b] else g
+        g = _dot(x, a, x, a, a, n)
+        s[base + c[a]] += g
+        t[c[a], 1] += g * n
+        t[c[a], 3] += 1
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
