@@ -1,8 +1,8 @@
 """Personalised regressions of planted coefficients, up to 3e8 groups of 100 coefficients: time, recovery, certificate.
 
 A group has ten rows on average, by a power law; a row names one of 100,000 items by Zipf's law, whose 100 features are
-looked up in a table; a thousand categories of items have coefficients that all groups share. Values are rounded to one of
-255 levels and written once as a store, which the mixed model is solved from, exactly, in two passes.
+looked up in a table; a thousand categories of items have coefficients that all groups share. Values are rounded to one
+of 255 levels and written once as a store, which the mixed model is solved from, exactly, in two passes.
 ``python mixed_scale.py`` measures up to 1e9 coefficients, in minutes; ``python mixed_scale.py --whole`` also 3e10.
 """
 
@@ -124,7 +124,7 @@ def write(folder: Path, groups: int) -> None:
 
 
 def prepare() -> None:
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True, parents=True)
 
 
 def recovered(answer, groups: int) -> dict:
@@ -154,7 +154,7 @@ def measure(configuration: str) -> dict:
     from leyden.solve.lookup.model import lookup_mixed
 
     groups = {**SIZES, **WHOLE}[configuration]
-    FOLDER.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True, parents=True)
     store, record = FOLDER / configuration, FOLDER / f"{configuration}.written"
     if not record.exists():
         shutil.rmtree(store, ignore_errors=True)

@@ -92,10 +92,10 @@ if TYPE_CHECKING:
     from leyden.rows.ratings import Ratings
     from leyden.rows.ratings_writer import RatingsWriter
     from leyden.solution import Solution, load, verify
-    from leyden.solve.least_squares import LeastSquares
-    from leyden.solve.lstsq import lstsq
     from leyden.solve.absorb.model import FixedEffects
+    from leyden.solve.least_squares import LeastSquares
     from leyden.solve.lookup.result import PersonalisedRegressions
+    from leyden.solve.lstsq import lstsq
     from leyden.solve.mixed.model import mixed
     from leyden.solve.mixed.result import MixedModel
 

@@ -34,6 +34,8 @@ from leyden.rows import Block
 from leyden.rows import open as open_rows
 from leyden.rows.ids import Ids
 from leyden.solve.coordinates import probe
+from leyden.solve.lookup.passes import Residuals, Schur
+from leyden.solve.lookup.problem import fixed_features, random_features
 from leyden.solve.mixed.certify import Coefficients
 from leyden.solve.mixed.certify import Gradient as MixedGradient
 from leyden.solve.mixed.design import Design, Term
@@ -77,7 +79,7 @@ def block_image(rows, seed):
 
 
 #: Reductions over sparse rows, users, of ratings.
-OF_RATINGS = _Survey, ItemStep, Evaluation, KeptImage, StartImage
+OF_RATINGS = _Survey, ItemStep, Evaluation, KeptImage, StartImage, Schur, Residuals
 
 
 def ratings(rows, start, stop):
@@ -149,6 +151,12 @@ def mixed_gradient(rows, seed):
     return MixedGradient(mixed_design(rows), Coefficients(rng.standard_normal(1), effects, effects))
 
 
+def lookup(seed):
+    """Table, fixed features, rows of the largest group, and whether in float32."""
+    table = random_features(np.random.default_rng(seed).standard_normal((D, 2)), D, 0.5, True)
+    return table, fixed_features(np.arange(D) % 2, D), D, bool(seed % 2)
+
+
 CASES = {
     Triangle: lambda rows, seed: Triangle(1, D + 1),
     CrossProducts: cross_products,
@@ -170,6 +178,8 @@ CASES = {
     Evaluation: evaluation,
     KeptImage: kept_image,
     StartImage: start_image,
+    Schur: lambda rows, seed: Schur(*lookup(seed)),
+    Residuals: lambda rows, seed: Residuals(*lookup(seed), np.ones(2)),
 }
 
 

@@ -138,7 +138,7 @@ class TableRows(Rows):
         return Block(start, data, target, weight, np.concatenate(groups) if groups else None)
 
     def batches(self, start: int, stop: int) -> Iterator[Any]:
-        """Rows ``start`` to ``stop`` as Arrow record batches of the columns that were chosen, not turned into numbers."""
+        """Rows ``start`` to ``stop`` as Arrow record batches of the columns chosen, not turned into numbers."""
         cursor = self._cursor_at(start)
         while start < stop:
             batch = self._take(cursor, stop - start)

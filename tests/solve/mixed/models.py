@@ -51,7 +51,8 @@ def exact_energy(built: Design, factors: Sequence[np.ndarray], found) -> float:
         h = full.T * full
         for j in range(x.shape[1], q):
             h[j, j] += 1
-        right = full.T * mpmath.matrix([mpmath.mpf(float(b)) * mpmath.sqrt(mpmath.mpf(float(c))) for b, c in zip(y, w, strict=True)])
+        roots = [mpmath.sqrt(mpmath.mpf(float(c))) for c in w]
+        right = full.T * mpmath.matrix([mpmath.mpf(float(b)) * root for b, root in zip(y, roots, strict=True)])
         exact = mpmath.lu_solve(h, right)
         own = [float(b) for b in found.beta] + [float(b) for v in found.whitened for b in v.ravel()]
         away = mpmath.matrix(own) - exact

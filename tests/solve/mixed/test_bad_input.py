@@ -111,7 +111,7 @@ def test_options(options, match):
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_too_few_rows(rows):
-    with pytest.raises(DataError, match="empty|rows"):
+    with pytest.raises(DataError, match=r"empty|rows"):
         common.fit("y ~ x + (1 | g)", {name: column[:rows] for name, column in DATA.items()}, covariance=1.0)
 
 

@@ -1,4 +1,4 @@
-"""Whatever way groups are eliminated, the likelihood and its gradient are the same; see test_likelihood for their truth."""
+"""Whatever way groups are eliminated, the likelihood and its gradient are the same."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def likelihood(formula: str, data, *, restricted: bool, weight: str | None = Non
     widths, groups = [t.k for t in built.random], [len(t.groups) for t in built.random]
     found = Likelihood(elimination.products(sums), sums["c"], coordinates, widths, groups, restricted)
     covariances = [
-        Covariance(t.blocks, np.linalg.norm(z, axis=0), z)
-        for t, z in zip(built.random, coordinates.z, strict=False)
+        Covariance(t.blocks, np.linalg.norm(z, axis=0), z) for t, z in zip(built.random, coordinates.z, strict=False)
     ]
     return built, found, Objective(found, covariances)
 
@@ -70,7 +69,10 @@ def test_cells_and_whole_products_say_the_same(formula: str, monkeypatch) -> Non
         value, gradient = objective.both(theta)
         factor = objective.inner(theta)[0]
         rng = np.random.default_rng(0)
-        x, rows = rng.standard_normal(own.products.shared - 1), rng.standard_normal((own.products.groups, own.products.k))
+        x, rows = (
+            rng.standard_normal(own.products.shared - 1),
+            rng.standard_normal((own.products.groups, own.products.k)),
+        )
         form = rng.standard_normal((len(x), len(x)))
         found[kind] = [
             value, gradient, own.products.times(x), own.products.gathered(rows), own.products.target,

@@ -74,7 +74,7 @@ def test_coefficients_of_levels_are_certified_as_well(monkeypatch) -> None:
 def test_a_wrong_coefficient_is_found_out() -> None:
     engine, own = system("y ~ x + (1 | g)", table(2), [np.array([[1.0]])], None)
     found = own.coefficients()
-    wrong = own._of(found.beta + [0.0, 1e-3], found.whitened)
+    wrong = own._of(found.beta + np.array([0.0, 1e-3]), found.whitened)
     (gradient,) = engine.sweep(own.design.rows, [Gradient(own.design, wrong)], "gradient")
     bounds = own.assess(wrong, gradient, 1e-10).bounds
     assert not bounds["energy_error"].holds

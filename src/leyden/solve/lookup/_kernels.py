@@ -34,12 +34,11 @@ from leyden.factor._als_vectors import (
     lanes_solve,
     lanes_transpose,
     prefetch_row,
-    scale_row,
 )
 from leyden.solve.lookup._vectors import combine_exactly, dot_exactly, lanes_inverse, lanes_square, prefetch_entry
 
 #: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
-COMPILED_FROM = ""
+COMPILED_FROM = "264aee6c72b08e3f"
 
 #: Groups that are solved together.
 LANES = 16
@@ -48,8 +47,9 @@ PREFETCHED = 48
 #: Rows of a large group that are summed before they are added to what came before: shorter sums round less.
 CHUNK = 1024
 
-#: Error, relative to a matrix itself, up to which float32 is used.
-SINGLE = 0.2
+#: Error, relative to a matrix itself, up to which float32 is used: for S, which is then corrected, and, a part of it,
+#: for the residuals that it is corrected by.
+SINGLE, FINER = 0.2, 16
 
 U32, U64 = 2.0**-24, 2.0**-53
 
@@ -68,8 +68,8 @@ def few_rows(width):
 def product_error(n, width, unit):
     """Of a computed M and its Cholesky factor: their distance to the true ones, in the norm of Frobenius, to tr M.
 
-    A product of features rounds ``width + 9`` times, and ``|z_a·z_b| ≤ ‖z_a‖ ‖z_b‖``; a Cholesky factor n + 1 times, and
-    ``|L| |Lᵀ|`` is at most tr M in that norm.
+    A product of features rounds ``width + 9`` times, and ``|z_a·z_b| ≤ ‖z_a‖ ‖z_b‖``; a Cholesky factor n + 1 times,
+    and ``|L| |Lᵀ|`` is at most tr M in that norm.
     """
     return 1.2 * unit * (width + n + 11)
 
@@ -79,8 +79,8 @@ def inverse_error(n, width, trace, inverse_trace, unit):
     """Of a computed ``M⁻¹``: η with ``(1 − η) M⁻¹ ⪯ M̂⁻¹ ⪯ (1 + η) M⁻¹``, as long as η is at most 3/2 SINGLE.
 
     ``L X = I + Φ`` with ``‖Φ‖ ≤ γ ‖L‖ ‖X‖`` in the norm of Frobenius, in which ``‖L‖² = tr M`` and ``‖X‖² = tr M⁻¹``,
-    moves the inverse by a factor between ``(1 ∓ √(tr M) ‖Φ‖)²``; the rounding of ``XᵀX``, at most ``γ ‖X‖²``, by no more
-    than ``γ ‖X‖² tr M`` times ``M⁻¹``, which is at least ``I / tr M``. That ``M ⪰ I`` is used throughout.
+    moves the inverse by a factor between ``(1 ∓ √(tr M) ‖Φ‖)²``; the rounding of ``XᵀX``, at most ``γ ‖X‖²``, by no
+    more than ``γ ‖X‖² tr M`` times ``M⁻¹``, which is at least ``I / tr M``. That ``M ⪰ I`` is used throughout.
     """
     sums = 2 * (n + 4) * np.sqrt(inverse_trace) + (n + 2) * inverse_trace
     return 1.5 * trace * (product_error(n, width, unit) + 1.4 * unit * sums)
@@ -106,7 +106,7 @@ def _lane_products(
 ):  # fmt: skip
     """``M`` of the groups in the lanes, in tiles of 4 × 4 entries, and a bound on its trace.
 
-    On the way the entries of S that fixed features of these groups lead to are asked for.
+    On the way what will be wanted is asked for: tables of groups to come, and entries of S, unless there is none.
     """
     width, one = f.shape[1], np.float32(1)
     tiles = (count + 3) // 4
@@ -120,10 +120,12 @@ def _lane_products(
             ahead = order[at + l + distance]
             for e in range(indptr[ahead], indptr[ahead + 1]):
                 prefetch_row(f, indices[e], width)
+                if len(codes):
+                    prefetch_entry(codes, indices[e])
         base = l * rounded
         for r in range(own):
             gather_row(f, indices[first + r], one, scale, gathered, base + r, width)
-        if len(codes):
+        if len(codes) and len(s):
             _ask(first, own, indices, codes, s)
         for r in range(own, rounded):
             for c in range(width):
@@ -222,7 +224,7 @@ def schur(
             continue
         if single == 0 or count > few:
             _schur_alone(
-                row, indptr, indices, values, f, delta, starts, columns, weights, s, t, totals, bad,
+                row, indptr, indices, values, f, delta, codes, starts, columns, weights, s, t, totals, bad,
                 square, inverse, rows, small, local, where,
             )  # fmt: skip
             at += 1
@@ -274,13 +276,14 @@ def schur(
                 if not alone >> l & 1:
                     row = order[at + l]
                     _scatter_lane(
-                        l, indptr[row], indptr[row + 1], indices, lane_k, lane_y, sizes[l], starts, columns, weights, s, t
+                        l, indptr[row], indptr[row + 1], indices, lane_k, lane_y, sizes[l], starts, columns, weights,
+                        s, t,
                     )  # fmt: skip
         for l in range(together):
             if alone >> l & 1:
                 _schur_alone(
-                    order[at + l], indptr, indices, values, f, delta, starts, columns, weights, s, t, totals, bad,
-                    square, inverse, rows, small, local, where,
+                    order[at + l], indptr, indices, values, f, delta, codes, starts, columns, weights, s, t, totals,
+                    bad, square, inverse, rows, small, local, where,
                 )  # fmt: skip
         at += together
     for e in range(p * (p + 1) // 2, len(s)):
@@ -456,8 +459,8 @@ def _in_dual(n, width):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def _schur_alone(
-    row, indptr, indices, values, f, delta, starts, columns, weights, s, t, totals, bad, square, inverse, rows, small,
-    local, where,
+    row, indptr, indices, values, f, delta, codes, starts, columns, weights, s, t, totals, bad, square, inverse, rows,
+    small, local, where,
 ):  # fmt: skip
     """One group in float64."""
     width, first = f.shape[1], indptr[row]
@@ -478,8 +481,10 @@ def _schur_alone(
         for a in range(n):
             inverse_trace += _dot(inverse, a, inverse, a, a, n)
         totals[ERROR] = max(totals[ERROR], inverse_error(n, width, trace, inverse_trace, U64))
+        if len(codes):
+            _scatter_alone(first, n, indices, codes, inverse, s, t)
         for a in range(n):
-            for b in range(a + 1):
+            for b in range(0 if len(codes) else a + 1):
                 g = _dot(inverse, a, inverse, b, a, n)
                 _add_pair(indices[first + a], indices[first + b], g, a == b, n, starts, columns, weights, s, t)
             for e in range(starts[indices[first + a]], starts[indices[first + a] + 1]):
@@ -489,6 +494,22 @@ def _schur_alone(
             first, n, indices, values, f, delta, starts, columns, weights, s, t, totals, square, inverse, rows, small,
             local, where,
         )  # fmt: skip
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _scatter_alone(first, n, indices, codes, x, s, t):
+    """Add ``XᵀX`` of the rows of ``x``, which is ``M⁻¹``, where each row of the group has one fixed feature."""
+    c = np.empty(n, np.int64)
+    for a in range(n):
+        c[a] = codes[indices[first + a]]
+        base = c[a] * (c[a] + 1) // 2
+        for b in range(a):
+            g = _dot(x, a, x, b, a, n)
+            s[max(base + c[b], c[b] * (c[b] + 1) // 2 + c[a])] += g + g if c[a] == c[b] else g
+        g = _dot(x, a, x, a, a, n)
+        s[base + c[a]] += g
+        t[c[a], 1] += g * n
+        t[c[a], 3] += 1
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -608,7 +629,7 @@ def certify(
             continue
         together, count = _together(order, at, indptr, few)
         _lane_products(
-            order, at, together, count, indptr, indices, f, scale, gathered, tile, lane_k, ones, trace, codes[:0], w
+            order, at, together, count, indptr, indices, f, scale, gathered, tile, lane_k, ones, trace, codes, w[:0]
         )  # fmt: skip
         tiles = (count + 3) // 4
         lanes_cholesky(lane_k, tiles)
@@ -616,7 +637,8 @@ def certify(
         for l in range(together):
             row = order[at + l]
             _residuals(
-                indptr[row], indptr[row + 1], l, indices, values, codes, starts, columns, weights, beta, r64, about, lane_y
+                indptr[row], indptr[row + 1], l, indices, values, codes, starts, columns, weights, beta, r64, about,
+                lane_y,
             )  # fmt: skip
         lanes_solve(lane_k, tiles, lane_y)
         for l in range(together):
@@ -626,7 +648,7 @@ def certify(
         slope = product_error(4 * tiles, width, U32) + 1.2 * U32 * (16 * tiles + 4)
         for l in range(together):
             row = order[at + l]
-            if slope * trace[l] <= single and about[SCALE, l] < np.inf:
+            if FINER * slope * trace[l] <= single and about[SCALE, l] < np.inf:
                 _add_lane(
                     indptr[row], indptr[row + 1], l, 4 * tiles, indices, values, codes, starts, columns, weights, width,
                     slope, trace[l], r64, a64, about, lane_y, s, totals,
@@ -722,11 +744,12 @@ def _add_lane(
 ):  # fmt: skip
     """The corrected α of a group in its lane, added up, and the bound on what is still wrong with it.
 
-    The residual of α is ρ, known to the rounding of float64; that of α + δ is ``ρ − M δ = E δ``, where ``(M + E) δ = ρ``
-    is what float32 has solved.
+    The residual of α is ρ, known to the rounding of float64; that of α + δ is ``ρ − M δ = E δ``, where
+    ``(M + E) δ = ρ`` is what float32 has solved.
     """
     n, root = last - first, np.sqrt(trace)
     entries, steps, before, after, residuals = 1, 0.0, 0.0, 0.0, 0.0
+    objective, effects, squares = 0.0, 0.0, 0.0
     for a in range(n):
         j, r, y = indices[first + a], r64[a, l], np.float64(values[first + a])
         step = about[SCALE, l] * np.float64(lane_y[a, l])
@@ -735,20 +758,23 @@ def _add_lane(
         before += a64[a, l] * a64[a, l]
         after += alpha * alpha
         residuals += r * r
-        totals[OBJECTIVE] += r * alpha
-        totals[EFFECTS] += alpha * (r - alpha)
-        totals[SQUARES] += y * y
+        objective += r * alpha
+        effects += alpha * (r - alpha)
+        squares += y * y
         if len(codes):
             c = codes[j]
             s[c, 0] += alpha
             s[c, 1] += abs(alpha)
             s[c, 2] += 1
-            totals[MATRIX] += 1
         else:
             entries = max(entries, _add_row(j, alpha, starts, columns, weights, s, totals))
     rounding = _rounding(n, width, entries, root, before, after, residuals, about[TERMS, l], about[EFFECT, l])
     defect = rounding + slope * trace * np.sqrt(steps) + 4 * U32 * about[RHO, l]
+    totals[OBJECTIVE] += objective
+    totals[EFFECTS] += effects
+    totals[SQUARES] += squares
     totals[DEFECT] += defect * defect
+    totals[MATRIX] += n if len(codes) else 0
     totals[MATRIX] += max(trace / 1.01 - rounded, 0.0)
     totals[ROW_COUNT] += n
 

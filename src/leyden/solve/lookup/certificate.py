@@ -12,11 +12,11 @@ anything large:
 (:func:`leyden.solve.lookup._kernels.inverse_error`), carries over to any sum of ``Xᵀ M⁻¹ X``; rounding in adding up is
 bounded by a diagonal matrix D. Hence ``low Ŝ ⪯ S ⪯ high Ŝ``.
 
-α for ``M⁻¹ r``. With ``ρ_g = r_g − M_g α_g`` small and known, ``Σ X_gᵀ α_g`` misses ``Σ X_gᵀ M_g⁻¹ ρ_g``, whose size in the
-norm of ``S⁻¹`` is at most ``(Σ ρ_gᵀ M_g⁻¹ ρ_g)^½``: it is a projection.
+α for ``M⁻¹ r``. With ``ρ_g = r_g − M_g α_g`` small and known, ``Σ X_gᵀ α_g`` misses ``Σ X_gᵀ M_g⁻¹ ρ_g``, whose size in
+the norm of ``S⁻¹`` is at most ``(Σ ρ_gᵀ M_g⁻¹ ρ_g)^½``: it is a projection.
 
-``β + Ŝ⁻¹ s`` for β*. What is left of the error is ``(S⁻¹ − Ŝ⁻¹) s``: that of β times the distance of low and high to one,
-known before it is made. No further pass needs to look at it.
+``β + Ŝ⁻¹ s`` for β*. What is left of the error is ``(S⁻¹ − Ŝ⁻¹) s``: that of β times the distance of low and high to
+one, known before it is made. No further pass needs to look at it.
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ class Factor:
                 self._upper = np.ascontiguousarray(np.linalg.cholesky(s * np.outer(self.scale, self.scale)).T)
             except LinAlgError:
                 raise _dependent() from None
-            self._x = inverse(self._upper)
-        if self._x is None:
+            found = inverse(self._upper)
+        if found is None:
             raise _dependent()
+        self._x = found
         self._off = gamma(p + 1) * float(np.linalg.norm(self._upper) * np.linalg.norm(self._x))
         slack = complement.slack * self.scale**2 + 2 * (gamma(p + 6) * p + U)
         self.low, self.high = 0.0, math.inf

@@ -4,9 +4,9 @@ Row i belongs to a group g and names an item ``j(i)``, whose features stand in t
 
 .. math:: y_i = x_{j(i)}·β + z_{j(i)}·u_g + ε_i, \qquad u_g ∼ N(0, σ²Δ), \quad ε_i ∼ N(0, σ²).
 
-Given Δ, the estimate of β (generalised least squares) and the predictions of ``u`` (BLUP; C. R. Henderson 1950) minimise
-``Σ_g ‖y_g − X_g β − Z_g v_g‖² + Σ_g ‖v_g‖² + ρ ‖β‖²`` in whitened coordinates, ``u = Λ v``, ``Δ = Λ Λᵀ``. Groups meet in β
-alone, and are eliminated one by one: with ``M_g = Z_g Z_gᵀ + I``, of as many rows as the group has,
+Given Δ, the estimate of β (generalised least squares) and the predictions of ``u`` (BLUP; C. R. Henderson 1950)
+minimise ``Σ_g ‖y_g − X_g β − Z_g v_g‖² + Σ_g ‖v_g‖² + ρ ‖β‖²`` in whitened coordinates, ``u = Λ v``, ``Δ = Λ Λᵀ``.
+Groups meet in β alone, and are eliminated one by one: with ``M_g = Z_g Z_gᵀ + I``, of as many rows as the group has,
 
 =================  =================================================================================================
 pass               what it adds up
@@ -16,9 +16,9 @@ residual           ``s = Σ X_gᵀ M_g⁻¹ (y_g − X_g β) − ρβ``, in floa
 =================  =================================================================================================
 
 The coefficients of a group follow from its rows and β, ``v_g = Z_gᵀ M_g⁻¹ (y_g − X_g β)``; they are never stored, and
-computed when they are asked for. Groups are solved in float32, sixteen at a time (:mod:`leyden.solve.lookup._kernels`), and
-what that costs is bounded, corrected and certified (:mod:`leyden.solve.lookup.certificate`). Of few rows everything is
-computed in float64.
+computed when they are asked for. Groups are solved in float32, sixteen at a time
+(:mod:`leyden.solve.lookup._kernels`), and what that costs is bounded, corrected and certified
+(:mod:`leyden.solve.lookup.certificate`). Of few rows everything is computed in float64.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ import numpy as np
 
 from leyden import options as check
 from leyden.certificate import Certificate
-from leyden.engine.budget import format_bytes, reading_nbytes, thread_count
+from leyden.engine.budget import reading_nbytes, thread_count
 from leyden.engine.checkpoint import Checkpoint, as_checkpoint
 from leyden.engine.executor import Executor, as_executor
 from leyden.engine.fingerprint import fingerprint
@@ -43,6 +43,8 @@ from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
 from leyden.errors import DataError
 from leyden.factor.survey import as_ratings
+from leyden.plan import PassPlan, Plan, machine, verb
+from leyden.rows import Rows
 from leyden.solve.lookup.certificate import Assessment, Factor, assess
 from leyden.solve.lookup.passes import Residual, Residuals, Schur
 from leyden.solve.lookup.problem import (
@@ -54,8 +56,7 @@ from leyden.solve.lookup.problem import (
     random_features,
 )
 from leyden.solve.lookup.result import Model, PersonalisedRegressions, largest, nbytes
-from leyden.plan import PassPlan, Plan, machine, verb
-from leyden.rows import Rows
+from leyden.solve.lookup.variance import estimated
 
 #: Rows from which groups are solved in float32.
 MANY = 300_000
@@ -96,6 +97,8 @@ class Problem:
         Rows of all groups, and of the largest.
     single : bool
         Whether groups are solved in float32.
+    estimate : bool
+        Whether the variances of the table are yet to be found.
     """
 
     table: Table
@@ -105,11 +108,12 @@ class Problem:
     rows: int
     most: int
     single: bool
+    estimate: bool
 
     @property
-    def sought(self) -> tuple[Table, Features, int, bool]:
+    def sought(self) -> tuple[Table, Features, int]:
         """What the passes are made of."""
-        return self.table, self.features.chosen(self.kept), self.most, self.single
+        return self.table, self.features.chosen(self.kept), self.most
 
 
 @verb
@@ -142,10 +146,11 @@ def lookup_mixed(
         What the shared coefficients are of, in the same order: whole numbers, (items,) or (items, m), are categories,
         numbered from 0 on, one or several an item; other numbers, or a sparse matrix, (items, p), are features. By
         default one coefficient, the mean.
-    covariance : float or array_like, shape (k,) or (k, k), default 1
+    covariance : float or array_like, shape (k,) or (k, k), or "estimate", default 1
         Δ: the covariance of a group's coefficients, relative to that of the noise; a number times the identity, its
         diagonal, or all of it. With a full one the table is whitened and rounded to float32: the model certified is
-        that of the rounded table.
+        that of the rounded table. "estimate": a number, by restricted maximum likelihood on a part of the groups
+        (:mod:`leyden.solve.lookup.variance`); what is certified is then the answer for this number.
     intercept : bool, default False
         Whether groups have an intercept, as the last coefficient; the covariance is then of k + 1.
     ridge : float, default 0
@@ -218,7 +223,8 @@ def lookup_mixed(
 def _problem(rows: Rows, table: Any, fixed: Any, covariance: Any, intercept: bool, ridge: float) -> Problem:
     items = rows.shape[1]
     features = fixed_features(fixed, items)
-    random = random_features(table, items, covariance, intercept)
+    estimate = isinstance(covariance, str) and covariance == "estimate"
+    random = random_features(table, items, 1.0 if estimate else covariance, intercept)
     counts = item_counts(rows)
     total = int(counts.sum())
     if total == 0:
@@ -232,7 +238,7 @@ def _problem(rows: Rows, table: Any, fixed: Any, covariance: Any, intercept: boo
     if len(dependent):
         remarks.append(f"{_named(features, dependent)} add up from others: their coefficients are set to zero")
     most = int(getattr(rows, "max_count", 0)) or largest(rows)
-    return Problem(random, features, kept, tuple(remarks), total, most, total > MANY)
+    return Problem(random, features, kept, tuple(remarks), total, most, total > MANY, estimate)
 
 
 def _named(features: Features, columns: np.ndarray) -> str:
@@ -248,6 +254,7 @@ def _digest(problem: Problem) -> str:
         if array is not None:
             found.update(f"{array.dtype}{array.shape}".encode())
             found.update(np.ascontiguousarray(array).data)
+    found.update(f"{problem.estimate}".encode())
     return found.hexdigest()
 
 
@@ -255,7 +262,7 @@ def _plan(rows: Rows, problem: Problem, options: Options) -> Plan[Any]:
     (groups, items), p, width = rows.shape, len(problem.kept), problem.table.f.shape[1]
     engine = Engine(options.memory, options.threads, nbytes(problem.table, problem.features))
     peak = 0
-    for reduction in (Schur(*problem.sought), Residuals(*problem.sought, np.zeros(p))):
+    for reduction in (Schur(*problem.sought, problem.single), Residuals(*problem.sought, problem.single, np.zeros(p))):
         cut = engine.layout(rows, [reduction])
         states = cut.threads + math.ceil(math.log2(cut.segments + 1))
         thread = reading_nbytes(rows, cut.block_rows) + reduction.scratch_nbytes
@@ -275,12 +282,12 @@ def _plan(rows: Rows, problem: Problem, options: Options) -> Plan[Any]:
         f"{items:,} items",
         "elimination of groups",
         (
-            f"groups meet in {p:,} coefficients alone; those of groups are found again when asked for, and never stored",
+            f"groups meet in {p:,} coefficients; those of groups are found again when asked for, and never stored",
             "groups are solved in float32, corrected and certified in float64"
             if problem.single
             else "few rows: all in float64",
         ),
-        (("all coefficients at once", math.inf, f"they take {format_bytes(8.0 * groups * problem.table.k)}"),),
+        (),
         (
             PassPlan("Schur complement", nbytes_read, flops, seconds),
             PassPlan("residual", nbytes_read, 2 * flops, seconds),
@@ -301,17 +308,26 @@ def _run(
     )  # fmt: skip
     with engine.running(identity, chosen.to_json()), single_threaded_blas():
         engine.trace.remarks.extend(problem.remarks)
-        (complement,) = engine.sweep(rows, [Schur(*problem.sought)], "Schur complement")
+        if problem.estimate:
+            variance = estimated(rows, problem.table, problem.features, problem.rows, options.ridge)
+            engine.trace.remarks.append(str(variance))
+            table = replace(problem.table, delta=problem.table.delta * variance.value)
+            problem = replace(problem, table=table)
+        (complement,) = engine.sweep(rows, [Schur(*problem.sought, problem.single)], "Schur complement")
         if complement.bad >= 0:
-            raise DataError("a target is NaN or infinite", where=rows.locate(complement.bad), hint="Remove it first.")
+            raise DataError(
+                "a target is NaN, infinite, or beyond float32",
+                where=rows.locate(complement.bad),
+                hint="Remove it first.",
+            )
         factor = Factor(complement, options.ridge)
         found = _refined(engine, rows, problem, factor, complement.t, options.tol)
     engine.trace.seconds = time.perf_counter() - began + engine.spared
     beta = np.zeros(problem.features.p)
     beta[problem.kept] = found.beta
     model = Model(
-        problem.table, problem.features, problem.kept, beta, options.ridge, rows.shape[0], complement.rows, problem.most,
-        problem.single,
+        problem.table, problem.features, problem.kept, beta, options.ridge, rows.shape[0], complement.rows,
+        problem.most, problem.single,
     )  # fmt: skip
     passes = len(engine.trace.passes) - 1
     certificate = Certificate(found.bounds, passes, passes * rows.stored_nbytes)
@@ -327,10 +343,13 @@ def _refined(engine: Engine, rows: Rows, problem: Problem, factor: Factor, t: np
     """``S β = t`` solved, and corrected until the certificate holds, or another pass does not help."""
     beta, _ = factor.back(factor.white(t)[0])
     best: Assessment | None = None
+    single = problem.single
     for _ in range(RESIDUALS):
         residual: Residual
-        (residual,) = engine.sweep(rows, [Residuals(*problem.sought, beta)], "residual")
+        (residual,) = engine.sweep(rows, [Residuals(*problem.sought, single, beta)], "residual")
         found = assess(factor, beta, residual, tol, correct=True)
+        # What float32 leaves of a residual only float64 can do better.
+        single = single and residual.defect < 0.5 * found.energy
         helps = best is None or found.energy < 0.5 * best.energy
         best = found if best is None or found.energy < best.energy else best
         if found.bounds["energy_error"].holds or not helps:

@@ -9,12 +9,15 @@ import numpy as np
 
 from leyden import aligned
 from leyden.engine.reduction import Reduction, Scratch
+from leyden.rows.base import Block
 from leyden.solve.lookup import _kernels as _lookup_kernels
 from leyden.solve.lookup.problem import Features, Table
-from leyden.rows.base import Block
 from leyden.solve.reductions import U, gamma
 
 kernels: Any = _lookup_kernels
+
+#: Variances above this, and below its reciprocal, have roots that float32 holds with all its digits.
+LEAST = 1e-60
 
 #: A group of no number.
 NOBODY = np.iinfo(np.int64).max
@@ -50,8 +53,10 @@ class _Groups:
         self.f, self.delta = table.f, table.delta
         self.starts, self.columns, self.weights = features.starts, features.columns, features.weights
         self.codes, self.p, self.most = features.codes, features.p, most
-        self.single = kernels.SINGLE if single else 0.0
-        self._scale = np.sqrt(self.delta).astype(np.float32)
+        # Variances whose roots, or products with features, would leave the range of float32 are for float64.
+        inside = (self.delta == 0) | ((self.delta > LEAST) & (self.delta < 1 / LEAST))
+        self.single = kernels.SINGLE if single and inside.all() else 0.0
+        self._scale = np.sqrt(self.delta).astype(np.float32) if self.single else np.zeros(0, np.float32)
         self._scratch = Scratch()
 
     @property

@@ -1,4 +1,4 @@
-"""What a mixed model with features by lookup is of: a table, a covariance, fixed features of items; and where work is done."""
+"""What a mixed model with features by lookup is made of: a table, a covariance, fixed features of items."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class Table:
 
 
 def random_features(table: Any, items: int, covariance: Any, intercept: bool) -> Table:
-    """The table of what a user gave as ``table`` and ``covariance``; see :func:`leyden.solve.lookup.model.lookup_mixed`."""
+    """The table of what a user gave as ``table`` and ``covariance`` of ``lookup_mixed``."""
     f = np.asarray(table)
     check_numbers(f.dtype, "table")
     if f.ndim != 2 or len(f) != items:

@@ -22,14 +22,14 @@ from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine
 from leyden.errors import DataError, OptionError
 from leyden.factor.survey import as_ratings
-from leyden.solve.lookup import _kernels as _lookup_kernels
-from leyden.solve.lookup.certificate import Assessment, Factor, assess
-from leyden.solve.lookup.passes import Complement, Residual, Residuals, Schur, memory_of
-from leyden.solve.lookup.problem import Features, Table
 from leyden.plan import Plan
 from leyden.rows import Rows
 from leyden.rows.ids import Ids
 from leyden.solution import Solution, Trace
+from leyden.solve.lookup import _kernels as _lookup_kernels
+from leyden.solve.lookup.certificate import Assessment, Factor, assess
+from leyden.solve.lookup.passes import Complement, Residual, Residuals, Schur, memory_of
+from leyden.solve.lookup.problem import Features, Table
 
 kernels: Any = _lookup_kernels
 
@@ -107,6 +107,8 @@ class PersonalisedRegressions(Solution):
         The same by name.
     undetermined : tuple of str
         Names of columns that no row has, or that are sums of others.
+    covariance : ndarray, shape (k,) or (k, k)
+        Δ, or its diagonal if it has nothing else.
     residual_variance : float
         σ²: the objective divided by the rows less the shared coefficients.
     log_likelihood : float
@@ -152,6 +154,11 @@ class PersonalisedRegressions(Solution):
     def undetermined(self) -> tuple[str, ...]:
         kept = set(self.model.kept.tolist())
         return tuple(name for j, name in enumerate(self.model.features.names) if j not in kept)
+
+    @property
+    def covariance(self) -> np.ndarray:
+        root = self.model.table.root
+        return self.model.table.delta[: self.model.table.k] if root is None else root @ root.T
 
     @property
     def residual_variance(self) -> float:

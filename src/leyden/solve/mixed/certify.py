@@ -258,7 +258,6 @@ class System:
         """The energy distance with everything that rounding can add to it."""
         likelihood, n, d = self.likelihood, self.coordinates.n, self.design.rows.shape[1]
         k = max(likelihood.widths)
-        first = self.inner[0]
         # The residuals, the sums of the gradient, Λᵀ g − v, and u that is rounded where Λ v was meant.
         doubled = (n + 8 * (d + 6)) * U**2 * float(np.sqrt(gradient["sums"][1]))
         plain = 4 * (k + 2) * U * float(np.sqrt(sum(sizes)))

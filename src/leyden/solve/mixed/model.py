@@ -179,12 +179,9 @@ def mixed(
     if random is not None and not isinstance(random, str | Mapping) and np.ndim(random) == 2:
         from leyden.solve.lookup.model import lookup_mixed
 
-        given = {} if isinstance(covariance, str) else {"covariance": covariance}
-        if covariance != "estimate" if isinstance(covariance, str) else False:
-            raise OptionError(f"covariance='{covariance}' is not for features by lookup", hint="Give numbers.")
         return lookup_mixed.plan(
-            model, random, fixed=fixed, intercept=intercept, ridge=ridge, tol=1e-6 if tol is None else tol,
-            progress=progress, **given, **means,
+            model, random, fixed=fixed, covariance=covariance, intercept=intercept, ridge=ridge,
+            tol=1e-6 if tol is None else tol, progress=progress, **means,
         )  # fmt: skip
     options = Options(
         method=check.one_of("method", str(method).upper(), ("REML", "ML")),
