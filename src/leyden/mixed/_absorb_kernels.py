@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from leyden.mixed._prefetch import AHEAD, prefetch_row
+
 #: Right-hand sides that are worked on at once.
 LANES = 4
 
@@ -96,20 +98,22 @@ def schur_diagonal(indptr, index, weights, mask, inverse, first, last, total, ou
 
 
 @_compiled
-def schur_product(indptr, index, weights, mask, inverse, first, last, z, out):
+def schur_product(indptr, index, weights, mask, inverse, first, last, lines):
     """Add ``(D − Cᵀ D₀⁻¹ C) z`` of the rows ``first:last`` of one other factor, in terms of differences.
 
-    ``indptr`` (rows + 1,), ``index`` (cells,), ``inverse`` (rows,) of D₀ with its penalty, ``z`` and ``out`` (levels, 4).
+    ``indptr`` (rows + 1,), ``index`` (cells,), ``inverse`` (rows,) of D₀ with its penalty. ``lines`` (levels, 8) holds z
+    in the first four columns and takes the sums in the others: both on one line of the cache.
     """
     for i in range(first, last):
         begin, end = indptr[i], indptr[i + 1]
         t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
         for k in range(begin, end):
+            prefetch_row(lines, index[min(k + AHEAD, len(index) - 1)])
             j, w = index[k], weights[k & mask]
-            t0 += w * z[j, 0]
-            t1 += w * z[j, 1]
-            t2 += w * z[j, 2]
-            t3 += w * z[j, 3]
+            t0 += w * lines[j, 0]
+            t1 += w * lines[j, 1]
+            t2 += w * lines[j, 2]
+            t3 += w * lines[j, 3]
         f = inverse[i]
         t0 *= f
         t1 *= f
@@ -117,14 +121,14 @@ def schur_product(indptr, index, weights, mask, inverse, first, last, z, out):
         t3 *= f
         for k in range(begin, end):
             j, w = index[k], weights[k & mask]
-            out[j, 0] += w * (z[j, 0] - t0)
-            out[j, 1] += w * (z[j, 1] - t1)
-            out[j, 2] += w * (z[j, 2] - t2)
-            out[j, 3] += w * (z[j, 3] - t3)
+            lines[j, 4] += w * (lines[j, 0] - t0)
+            lines[j, 5] += w * (lines[j, 1] - t1)
+            lines[j, 6] += w * (lines[j, 2] - t2)
+            lines[j, 7] += w * (lines[j, 3] - t3)
 
 
 @_compiled
-def schur_product_many(indptr, index, weights, mask, inverse, first, last, z, out):
+def schur_product_many(indptr, index, weights, mask, inverse, first, last, lines):
     """As :func:`schur_product` for any number of other factors: ``index`` is (cells, factors − 1)."""
     factors = index.shape[1]
     for i in range(first, last):
@@ -133,11 +137,12 @@ def schur_product_many(indptr, index, weights, mask, inverse, first, last, z, ou
         for k in range(begin, end):
             w = weights[k & mask]
             for f in range(factors):
+                prefetch_row(lines, index[min(k + AHEAD, len(index) - 1), f])
                 j = index[k, f]
-                t0 += w * z[j, 0]
-                t1 += w * z[j, 1]
-                t2 += w * z[j, 2]
-                t3 += w * z[j, 3]
+                t0 += w * lines[j, 0]
+                t1 += w * lines[j, 1]
+                t2 += w * lines[j, 2]
+                t3 += w * lines[j, 3]
         s = inverse[i]
         t0 *= s
         t1 *= s
@@ -148,16 +153,24 @@ def schur_product_many(indptr, index, weights, mask, inverse, first, last, z, ou
             s0, s1, s2, s3 = -t0, -t1, -t2, -t3
             for f in range(factors):
                 j = index[k, f]
-                s0 += z[j, 0]
-                s1 += z[j, 1]
-                s2 += z[j, 2]
-                s3 += z[j, 3]
+                s0 += lines[j, 0]
+                s1 += lines[j, 1]
+                s2 += lines[j, 2]
+                s3 += lines[j, 3]
             for f in range(factors):
                 j = index[k, f]
-                out[j, 0] += w * s0
-                out[j, 1] += w * s1
-                out[j, 2] += w * s2
-                out[j, 3] += w * s3
+                lines[j, 4] += w * s0
+                lines[j, 5] += w * s1
+                lines[j, 6] += w * s2
+                lines[j, 7] += w * s3
+
+
+@_compiled
+def spread(z, lines):
+    """z to the first four columns of ``lines``, zeros to the others."""
+    for k in range(len(z)):
+        lines[k, 0], lines[k, 1], lines[k, 2], lines[k, 3] = z[k, 0], z[k, 1], z[k, 2], z[k, 3]
+        lines[k, 4] = lines[k, 5] = lines[k, 6] = lines[k, 7] = 0.0
 
 
 @_compiled
@@ -169,6 +182,7 @@ def schur_right_side(indptr, index, weights, mask, inverse, first, last, b, out)
         for k in range(indptr[i], indptr[i + 1]):
             w = weights[k & mask]
             for g in range(index.shape[1]):
+                prefetch_row(out, index[min(k + AHEAD, len(index) - 1), g])
                 j = index[k, g]
                 out[j, 0] -= w * t0
                 out[j, 1] -= w * t1
@@ -184,6 +198,7 @@ def back_substitute(indptr, index, weights, mask, inverse, first, last, b, z, ou
         for k in range(indptr[i], indptr[i + 1]):
             w = weights[k & mask]
             for g in range(index.shape[1]):
+                prefetch_row(z, index[min(k + AHEAD, len(index) - 1), g])
                 j = index[k, g]
                 t0 -= w * z[j, 0]
                 t1 -= w * z[j, 1]
@@ -197,6 +212,7 @@ def back_substitute(indptr, index, weights, mask, inverse, first, last, b, z, ou
 def level_sums(values, column, weights, mask, codes, first, out):
     """Add ``w · values[:, column:column+4]`` to the rows ``codes[first:]`` of ``out``."""
     for k in range(len(values)):
+        prefetch_row(out, codes[min(first + k + AHEAD, len(codes) - 1)])
         j, w = codes[first + k], weights[(first + k) & mask]
         out[j, 0] += w * values[k, column]
         out[j, 1] += w * values[k, column + 1]
@@ -208,6 +224,7 @@ def level_sums(values, column, weights, mask, codes, first, out):
 def subtract_effects(values, column, codes, first, effects):
     """Subtract the rows ``codes[first:]`` of ``effects`` from ``values[:, column:column+4]``."""
     for k in range(len(values)):
+        prefetch_row(effects, codes[min(first + k + AHEAD, len(codes) - 1)])
         j = codes[first + k]
         values[k, column] -= effects[j, 0]
         values[k, column + 1] -= effects[j, 1]
@@ -250,17 +267,17 @@ def scale_add(p, beta, z):
 
 
 @_compiled
-def merge_parts(parts, diagonal, z, out, s):
-    """``out = Σ parts + diagonal · z`` and ``s = zᵀ out``; ``parts`` (k, levels, 4)."""
+def merge_lines(lines, diagonal, z, first, last, out, s):
+    """``out = Σ lines[:, :, 4:] + diagonal · z`` of the levels ``first:last``, and ``s = zᵀ out`` of them."""
     t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
-    for k in range(len(out)):
+    for k in range(first, last):
         d = diagonal[k]
         s0, s1, s2, s3 = d * z[k, 0], d * z[k, 1], d * z[k, 2], d * z[k, 3]
-        for c in range(len(parts)):
-            s0 += parts[c, k, 0]
-            s1 += parts[c, k, 1]
-            s2 += parts[c, k, 2]
-            s3 += parts[c, k, 3]
+        for c in range(len(lines)):
+            s0 += lines[c, k, 4]
+            s1 += lines[c, k, 5]
+            s2 += lines[c, k, 6]
+            s3 += lines[c, k, 7]
         out[k, 0], out[k, 1], out[k, 2], out[k, 3] = s0, s1, s2, s3
         t0 += s0 * z[k, 0]
         t1 += s1 * z[k, 1]

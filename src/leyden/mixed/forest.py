@@ -147,7 +147,10 @@ def _number(order, parent, label, levels):
 
 @_compiled
 def _walk_cells(indptr, index, weights, mask, back, rows, ground, start):
-    """Breadth first through levels and rows of cells in turn; rows are numbered after the levels."""
+    """Breadth first through levels and rows of cells in turn, until all levels are found.
+
+    Rows are numbered after the levels.
+    """
     n, m = len(ground), len(indptr) - 1
     order, parent = np.empty(n + m, np.int32), np.full(n + m, ROOT, np.int32)
     weight, label = np.zeros(n + m), np.full(n + m, -1, np.int32)
@@ -158,9 +161,11 @@ def _walk_cells(indptr, index, weights, mask, back, rows, ground, start):
             seen[v], parent[v], weight[v] = True, GROUND, ground[v]
             order[end] = v
             end += 1
-    at = 0
+    at, missing = 0, n
+    for v in range(n):
+        missing -= seen[v] or back[v] == back[v + 1]
     while True:
-        while done < end:
+        while done < end and missing > 0:
             v = order[done]
             done += 1
             if v >= n:
@@ -180,6 +185,7 @@ def _walk_cells(indptr, index, weights, mask, back, rows, ground, start):
                         seen[u], parent[u], weight[u] = True, n + i, weights[c & mask]
                         order[end] = u
                         end += 1
+                        missing -= 1
         while at < n and seen[start[at]]:
             at += 1
         if at == n:
@@ -187,6 +193,7 @@ def _walk_cells(indptr, index, weights, mask, back, rows, ground, start):
         seen[start[at]] = True
         order[end] = start[at]
         end += 1
+        missing -= back[start[at]] < back[start[at] + 1]
     order = order[:end].copy()
     parts = _number(order, parent, label, n)
     return order, parent, weight, label, parts

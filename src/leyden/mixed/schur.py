@@ -21,7 +21,7 @@ import numpy as np
 from leyden import aligned
 from leyden.mixed import _absorb_kernels
 from leyden.mixed.cells import Cells, merged
-from leyden.mixed.threads import PARTS, Threads, ranges_by_work, scatters
+from leyden.mixed.threads import PARTS, Threads, ranges, ranges_by_work, scatters
 
 kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES
@@ -88,19 +88,25 @@ class CellComplement:
             if np.count_nonzero(~many) > MANY_SINGLE * len(cells):
                 cells, inverse = cells.of_many(), inverse[many]
         self.cells, self.inverse, self.diagonal, self.threads = cells, inverse, diagonal, elimination.threads
-        self._parts = ranges_by_work(cells.indptr, scatters(32 * elimination.size))
-        self._sums = aligned.zeros((len(self._parts), elimination.size, LANES))
+        self._parts = ranges_by_work(cells.indptr, scatters(64 * elimination.size))
+        self._lines = aligned.zeros((len(self._parts), elimination.size, 2 * LANES))
         self._kernel = kernels.schur_product if cells.index.ndim == 1 else kernels.schur_product_many
+        self._merges = ranges(elimination.size, PARTS)
+        self._dots = np.zeros((len(self._merges), LANES))
 
     def product(self, z: np.ndarray, out: np.ndarray, dots: np.ndarray) -> None:
         """``out = S z`` and ``dots = zᵀ S z``, lane by lane."""
 
-        def add(part: tuple[int, int], sums: np.ndarray) -> None:
-            sums[:] = 0
-            self._kernel(*self.cells.arrays, self.inverse, *part, z, sums)
+        def add(part: tuple[int, int], lines: np.ndarray) -> None:
+            kernels.spread(z, lines)
+            self._kernel(*self.cells.arrays, self.inverse, *part, lines)
 
-        self.threads.each(add, zip(self._parts, self._sums, strict=True))
-        kernels.merge_parts(self._sums, self.diagonal, z, out, dots)
+        self.threads.each(add, zip(self._parts, self._lines, strict=True))
+        self.threads.each(
+            kernels.merge_lines,
+            [(self._lines, self.diagonal, z, *part, out, self._dots[k]) for k, part in enumerate(self._merges)],
+        )
+        dots[:] = self._dots.sum(0)
 
 
 class GraphComplement:
