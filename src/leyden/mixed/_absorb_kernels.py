@@ -11,21 +11,16 @@ import numpy as np
 from numba import njit
 
 from leyden.mixed._prefetch import AHEAD, prefetch_row
+from leyden.mixed._random import random
+
+#: Hash of the sources that are compiled into the kernels here. Numba keeps what it compiled for as long as this file
+#: stays as it is, and looks at no other: when they change, a test asks for the new hash to be written here.
+COMPILED_FROM = "8d7443bc301efd5e"
 
 #: Right-hand sides that are worked on at once.
 LANES = 4
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
-
-
-@_compiled
-def random(seed, counter):
-    """Number ``counter`` of the stream ``seed`` of SplitMix64, uniform in [0, 1)."""
-    x = seed + (np.uint64(counter) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x = x ^ (x >> np.uint64(31))
-    return np.float64(x >> np.uint64(11)) * 2.0**-53
 
 
 @_compiled
@@ -101,8 +96,8 @@ def schur_diagonal(indptr, index, weights, mask, inverse, first, last, total, ou
 def schur_product(indptr, index, weights, mask, inverse, first, last, lines):
     """Add ``(D − Cᵀ D₀⁻¹ C) z`` of the rows ``first:last`` of one other factor, in terms of differences.
 
-    ``indptr`` (rows + 1,), ``index`` (cells,), ``inverse`` (rows,) of D₀ with its penalty. ``lines`` (levels, 8) holds z
-    in the first four columns and takes the sums in the others: both on one line of the cache.
+    ``indptr`` (rows + 1,), ``index`` (cells,), ``inverse`` (rows,) of D₀ with its penalty. ``lines`` (levels, 8) holds
+    z in the first four columns and takes the sums in the others: both on one line of the cache.
     """
     for i in range(first, last):
         begin, end = indptr[i], indptr[i + 1]
@@ -175,7 +170,7 @@ def spread(z, lines):
 
 @_compiled
 def schur_right_side(indptr, index, weights, mask, inverse, first, last, b, out):
-    """Subtract ``Cᵀ D₀⁻¹ b`` of the rows ``first:last`` from ``out``; ``index`` (cells, factors − 1), ``b`` (rows, 4)."""
+    """Subtract ``Cᵀ D₀⁻¹ b`` of the rows ``first:last`` from ``out``; ``index`` is (cells, factors − 1)."""
     for i in range(first, last):
         f = inverse[i]
         t0, t1, t2, t3 = f * b[i, 0], f * b[i, 1], f * b[i, 2], f * b[i, 3]

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from leyden.vectors import INT, function, row_pointer
+from leyden.vectors import function, row_pointer
 
 #: How many entries ahead.
 AHEAD = 24

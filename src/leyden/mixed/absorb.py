@@ -10,10 +10,10 @@ every column v of ``[y x]`` is projected off the factors, ``ṽ = v − D a``, `
 least squares problem in what is left.
 
 The projection eliminates the factor of the most levels, whose block is diagonal, and runs conjugate gradients on the
-Schur complement of the others (:mod:`leyden.mixed.schur`, :mod:`leyden.mixed.conjugate_gradients`), four columns side by
-side. For two factors that is the Laplacian of a graph. Where it is well connected, a diagonal preconditioner is enough;
-where it is not — workers who hardly ever change their firm — an approximate Cholesky factorization takes its place
-(:mod:`leyden.mixed.approximate_cholesky`).
+Schur complement of the others (:mod:`leyden.mixed.schur`, :mod:`leyden.mixed.conjugate_gradients`), four columns side
+by side. For two factors that is the Laplacian of a graph. Where it is well connected, a diagonal preconditioner is
+enough; where it is not — workers who hardly ever change their firm — an approximate Cholesky factorization takes its
+place (:mod:`leyden.mixed.approximate_cholesky`).
 
 The small problem is that of the products ``G = ṼᵀWṼ + AᵀΛA``, with ``A`` the effects of all columns. They exceed the
 exact ones by ``EᵀHE``, H the normal matrix and E the error of the effects: an error of 1e-6 in the projection is one of
@@ -285,7 +285,7 @@ class _Run:
         self.clock.lap("grouping rows")
         sums, squares = self.sums()
         self.clock.lap("sums by level")
-        effects = self.projection.solve(sums, squares, SHARE * self.tol)
+        effects = self.projection.solve(sums, squares, squares, SHARE * self.tol)
         del sums
         self.clock.lap("projection")
         gram, effects, errors = self.what_is_left(effects, squares)
@@ -296,8 +296,14 @@ class _Run:
         parts = largest_parts(table, self.lambdas, self.projection)
         if parts is not None:
             normalise(totals, parts, self.lambdas, self.projection.totals)
-        answer = self.answer(beta, kept, totals, gram, effects, errors, squares)
-        certificate, bounds = certify(answer, self.tol)
+        for attempt in range(CORRECTIONS + 1):
+            answer, gradient = self.answer(beta, kept, totals, gram, effects, errors, squares)
+            certificate, bounds = certify(answer, self.tol)
+            if certificate.holds or attempt == CORRECTIONS or answer.effects_energy <= 3 * errors.rounding[0]:
+                break
+            self.correct(totals, gradient, answer.rss, squares)
+            if parts is not None:
+                normalise(totals, parts, self.lambdas, self.projection.totals)
         self.clock.lap("certificate")
         levels = tuple(int(np.count_nonzero(t)) for t in self.projection.totals)
         parameters, exact = absorbed_parameters(table, self.lambdas, levels, parts)
@@ -345,7 +351,7 @@ class _Run:
             if attempt == CORRECTIONS or np.all(met | ~relevant):
                 break
             # The gradient is what is missing of the sums by level, and its error is to be small beside the columns.
-            missing = self.projection.solve(gradient, left, SHARE * self.tol)
+            missing = self.projection.solve(gradient, left, squares, SHARE * self.tol)
             for effect, more in zip(effects, missing, strict=True):
                 effect += more
             self.clock.lap("projection")
@@ -375,8 +381,7 @@ class _Run:
         """Effects of the whole model: those of y less those of x times β."""
         factors = np.zeros(self.table.width)
         factors[0], factors[1 : 1 + len(beta)] = 1.0, -np.nan_to_num(beta)
-        factors = factors.reshape(-1, LANES)
-        return [np.einsum("glc,gc->l", effect, factors) for effect in effects]
+        return [np.einsum("glc,gc->l", effect, factors.reshape(-1, LANES)) for effect in effects]
 
     def answer(
         self,
@@ -387,8 +392,8 @@ class _Run:
         effects: list[np.ndarray],
         errors: Errors,
         squares: np.ndarray,
-    ) -> Answer:
-        """Residuals and gradients of the answer, from the rows."""
+    ) -> tuple[Answer, list[np.ndarray]]:
+        """Residuals of the answer and what follows, from the rows, and the gradient in the effects."""
         table, b = self.table, np.nan_to_num(beta)
 
         def begin(_: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -414,10 +419,20 @@ class _Run:
             small -= np.einsum("glc,l->gc", effect, found).ravel()[1 : 1 + len(b)]
         energy = self.projection.energy(gradient)[0]
         columns = [0, *(1 + j for j in kept)]
-        return Answer(
+        answer = Answer(
             beta[kept], gram[np.ix_(columns[1:], columns[1:])], errors.of(columns), squares[columns], small[kept],
             float(np.sqrt(energy)), float(rss[0]), float(rss[0]) + penalty, table.rows, self.projection.rigorous,
         )  # fmt: skip
+        return answer, gradient
+
+    def correct(self, totals: list[np.ndarray], gradient: list[np.ndarray], rss: float, squares: np.ndarray) -> None:
+        """Add what is missing of the effects of the whole model, in place."""
+        left, given = np.zeros(LANES), np.zeros(LANES)
+        left[0], given[0] = rss, squares[0]
+        # Nothing is taken off residuals: the error is to be small beside all of them.
+        missing = self.projection.solve(gradient, left, given, SHARE * self.tol)
+        for total, more in zip(totals, missing, strict=True):
+            total += more[0, :, 0]
 
 
 def _added(states: list[Any]) -> Any:

@@ -2,21 +2,20 @@ r"""Approximate Cholesky factorization of a graph Laplacian, a preconditioner fo
 
 Eliminating a vertex v with edges of weight ``w_1 … w_k``, ``W = Σ w_i + c`` in all, leaves a clique with weights
 ``w_i w_j / W`` between its neighbours. Gao, Kyng and Spielman [1]_ put a random tree in its place: neighbours are taken
-by ascending weight, and each chooses one of those after it, j with probability ``w_j / s_i``, ``s_i = Σ_{j>i} w_j``; the
-edge gets the weight ``w_i s_i / W``. Its expectation is the clique. k edges become k − 1, so that the factor stays sparse;
-with one or two neighbours nothing is random, and trees and chains are eliminated exactly. What a diagonal adds to the
-Laplacian is an edge of weight c to a ground that is never eliminated.
+by ascending weight, and each chooses one of those after it, j with probability ``w_j / s_i``, ``s_i = Σ_{j>i} w_j``;
+the edge gets the weight ``w_i s_i / W``. Its expectation is the clique. k edges become k − 1, so that the factor stays
+sparse; with one or two neighbours nothing is random, and trees and chains are eliminated exactly. What a diagonal adds
+to the Laplacian is an edge of weight c to a ground that is never eliminated.
 
-Vertices are eliminated by ascending degree, as it is just then, edges that run side by side counted one by one until one
-of their ends is eliminated and they are added up.
+Vertices are eliminated by ascending degree, as it is just then, edges that run side by side counted one by one until
+one of their ends is eliminated and they are added up.
 
-Random numbers are those of SplitMix64 [2]_, keyed by the seed and counted by elimination: same seed, same factor.
+Random numbers are counted by elimination: same seed, same factor.
 
 References
 ----------
-.. [1] Y. Gao, R. Kyng, D. A. Spielman, "Robust and practical solution of Laplacian equations by approximate elimination",
-   arXiv:2303.00709, 2023.
-.. [2] G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+.. [1] Y. Gao, R. Kyng, D. A. Spielman, "Robust and practical solution of Laplacian equations by approximate
+   elimination", arXiv:2303.00709, 2023.
 """
 
 from __future__ import annotations
@@ -26,10 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from leyden.mixed._absorb_kernels import random
+from leyden.mixed._random import random
 from leyden.mixed.cells import Cells
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
+
+#: Hash of the source that is compiled into the functions here from another file; see ``_absorb_kernels``.
+COMPILED_FROM = "9646cbf07790b7b7"
 
 #: Degrees that have a bucket of their own in the queue; higher ones share one for each doubling.
 EXACT_DEGREES = 128

@@ -123,25 +123,27 @@ class Projection:
         """Cells of the factor that is eliminated with one other."""
         return self.elimination.cells if len(self.order) == 2 else self._merged_pair(f)
 
-    def solve(self, sums: list[np.ndarray], squares: np.ndarray, tol: float) -> list[np.ndarray]:
+    def solve(self, sums: list[np.ndarray], squares: np.ndarray, given: np.ndarray, tol: float) -> list[np.ndarray]:
         """Effects of every column, (groups, levels, 4) a factor.
 
         Parameters
         ----------
         sums : list of float64 arrays, shape (groups, levels, 4)
             ``DᵀW v`` by factor.
-        squares : float64, shape (width,)
+        squares : float64, shape (columns,)
             ``vᵀW v``.
+        given : float64, shape (columns,)
+            That of the columns as they were given: what rounding is in proportion to.
         tol : float
             Error of what is left of a column, relative to it.
         """
-        first, effects = self.order[0], self.table.by_level()
-        for g, column in enumerate(self.table.groups):
-            b0 = sums[first][g]
-            rest = self._joined(sums, g)
-            taken = np.einsum("ij,ij,i->j", b0, b0, self.elimination.inverse)
-            left = np.maximum(squares[column : column + LANES] - taken, 0.0)
-            floor = (ROUNDED * squares[column : column + LANES]) * ROUNDED
+        first, groups = self.order[0], len(sums[0])
+        effects = [aligned.zeros((groups, count, LANES)) for count in self.table.levels]
+        for g in range(groups):
+            lanes = slice(g * LANES, (g + 1) * LANES)
+            b0, rest = sums[first][g], self._joined(sums, g)
+            left = np.maximum(squares[lanes] - np.einsum("ij,ij,i->j", b0, b0, self.elimination.inverse), 0.0)
+            floor = (ROUNDED * given[lanes]) * ROUNDED
             z = self._conjugate(self.elimination.right_side(b0, rest), left, floor, tol) if self.size else rest
             effects[first][g] = self.elimination.back_substitute(b0, z)
             for k, f in enumerate(self.order[1:]):
