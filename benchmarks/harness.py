@@ -32,7 +32,19 @@ def machine() -> dict[str, Any]:
             cpu = line.split(":")[1].strip()
             break
     versions = {}
-    for package in ("leyden", "numpy", "scipy", "numba", "scikit-learn", "dask", "implicit", "cmfrec", "libmf"):
+    for package in (
+        "leyden",
+        "numpy",
+        "scipy",
+        "numba",
+        "scikit-learn",
+        "dask",
+        "implicit",
+        "cmfrec",
+        "libmf",
+        "pyfixest",
+        "hdfe-stream",
+    ):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -219,3 +219,19 @@ def test_errors_name_what_is_wrong():
         absorb(y, x, [f], penalties=[1.0, 2.0])
     with pytest.raises(BudgetError):
         absorb(y, x, [f], memory="100B")
+
+
+def test_three_factors_two_of_them_nested_but_for_a_few_rows():
+    rng = np.random.default_rng(10)
+    worker, firm = rng.integers(0, 2000, 20_000).astype(np.int32), rng.integers(0, 900, 20_000).astype(np.int32)
+    occupation = np.where(rng.random(20_000) < 0.02, (firm // 3 + 1) % 300, firm // 3).astype(np.int32)
+    factors = [worker, firm, occupation]
+    x = rng.standard_normal((20_000, 1))
+    y = x[:, 0] + np.cumsum(rng.standard_normal(900))[firm] + rng.standard_normal(300)[occupation]
+    y += rng.standard_normal(2000)[worker] + rng.standard_normal(20_000)
+    found = absorb(y, x, factors, tol=1e-9)
+    assert found.certificate.holds, found.certificate
+    assert found.preconditioner == "approximate Cholesky"
+    assert found.iterations < 80
+    for codes in factors:
+        assert np.abs(np.bincount(codes, found.residuals())).max() < 1e-5

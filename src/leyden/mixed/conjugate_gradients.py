@@ -29,7 +29,7 @@ LANES = _absorb_kernels.LANES
 SINGULAR = 1e-15
 
 #: Iterations without a smaller residual after which rounding has the word.
-STAGNANT = 50
+STAGNANT = 200
 
 
 class Operator(Protocol):

@@ -7,6 +7,7 @@ replaced by approximate Cholesky factors, once for all columns, and the run goes
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -183,22 +184,36 @@ class Projection:
     def _factor(self) -> None:
         """Approximate Cholesky factors in the place of the diagonal."""
         self.preconditioner, self.least = "approximate Cholesky", 1.0
+        if len(self.order) == 2:
+            formed = self.complement if isinstance(self.complement, GraphComplement) else None
+            self._solve = preconditioner.block(self.elimination, self.penalties[self.order[1]], self.seed, formed)
+            return
         parts = []
-        for k, f in enumerate(self.order[1:]):
-            levels, penalty = self.table.levels[f], self.penalties[f]
-            formed = None
-            if len(self.order) == 2:
-                pair = self.elimination
-                formed = self.complement if isinstance(self.complement, GraphComplement) else None
-            else:
-                pair = Elimination(self._merged_pair(f), self.penalties[self.order[0]], levels, self.threads)
-            parts.append(
-                (
-                    slice(self.starts[k], self.starts[k + 1]),
-                    preconditioner.block(pair, penalty, self.seed + 2 * k, formed),
-                )
+        for k, f in enumerate(self.order[1:], 1):
+            block = preconditioner.block(self._eliminated(0, k), self.penalties[f], self.seed + 2 * k)
+            parts.append((self._places(k), block))
+        large = [k for k, f in enumerate(self.order) if k and self.table.levels[f] > preconditioner.DENSE]
+        for number, (k, m) in enumerate(itertools.combinations(large, 2)):
+            solver = preconditioner.pair(
+                self._eliminated(k, m), self.penalties[self.order[m]], self.seed + 2 * (number + len(self.order))
             )
-        self._solve = parts[0][1] if len(parts) == 1 else preconditioner.blocks(parts)
+            parts.append((np.concatenate([self._places(k), self._places(m)]), solver))
+        self._solve = preconditioner.additive(parts, self.size)
+
+    def _places(self, k: int) -> np.ndarray:
+        """Rows of S of the factor that comes as number ``k`` by levels, the one that is eliminated being number 0."""
+        return np.arange(self.starts[k - 1], self.starts[k])
+
+    def _eliminated(self, k: int, m: int) -> Elimination:
+        """Two factors alone, by number, the first eliminated."""
+        table, f, g = self.table, self.order[k], self.order[m]
+        if k == 0:
+            cells = self._merged_pair(g)
+        else:
+            counts, parts = level_counts(table.codes[f], table.levels[f], table.weights, self.threads)
+            rows = grouped(table.codes[f], table.codes[g], counts, parts, table.weights, self.threads)
+            cells = merged(rows, table.levels[g], self.threads)
+        return Elimination(cells, self.penalties[f], table.levels[g], self.threads)
 
     def _residual_energy(self, b: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Bounds on ``rᵀ S⁺ r``, ``r = b − S x``."""
