@@ -1,16 +1,16 @@
-"""Least squares with two crossed fixed effects: seconds and memory at equal accuracy, Leyden beside pyfixest, hdfe-stream.
+"""Least squares with two crossed fixed effects: seconds and memory at equal accuracy, beside pyfixest and hdfe-stream.
 
 Two made-up panels of n rows, n/10 workers and n/100 firms, three covariates, two of them correlated with the effects:
 
 - ``simple``: workers and firms at random. Every way of solving converges in a few steps.
-- ``difficult``: workers stay with the firm of their neighbours, 2 % of the rows are with one of the next three firms. The
-  graph of workers and firms is a long band, and what does not know that takes thousands of steps.
+- ``difficult``: workers stay with the firm of their neighbours, 2 % of the rows are with one of the next three firms.
+  The graph of workers and firms is a long band, and what does not know that takes thousands of steps.
 
 The coefficients that all are measured by are Leyden's at tolerance 1e-12, whose certificate bounds their own error. Each
-system is tried with tolerances from loose to tight until its coefficients agree with them to 1e-8, relatively, and is then
-timed with the one that does; Leyden must also certify what it was asked for. Each gets the table in the form that it
-wants, in memory; standard errors are classical. Memory is the peak of the whole process, the table included, and what
-that is above the process with its table before the first run.
+system is tried with tolerances from loose to tight until its coefficients agree with them to 1e-8, relatively, and is
+then timed with the one that does; Leyden must also certify what it was asked for. Each gets the table in the form that
+it wants; standard errors are classical. Memory is the peak of the whole process, the table included, and what that is
+above the process with its table before the first run.
 
 Rows: the environment variable ``FIXED_EFFECTS_ROWS``, 10 million by default.
 """
@@ -132,10 +132,8 @@ def hdfe_stream(folder: Path) -> Callable[[float], Fit]:
 
     def fit(tol: float) -> Fit:
         def run() -> np.ndarray:
-            found = feols_stream(
-                "y ~ x1 + x2 + x3 | worker + firm", str(path), workdir=str(folder), vcov="iid", fixef_rm="none", tol=tol,
-                verbose=False,
-            )  # fmt: skip
+            options = {"vcov": "iid", "fixef_rm": "none", "tol": tol, "verbose": False}
+            found = feols_stream("y ~ x1 + x2 + x3 | worker + firm", str(path), workdir=str(folder), **options)
             return np.array([found.coef()[name] for name in NAMES])
 
         return run
