@@ -6,11 +6,11 @@ Two made-up panels of n rows, n/10 workers and n/100 firms, three covariates, tw
 - ``difficult``: workers stay with the firm of their neighbours, 2 % of the rows are with one of the next three firms.
   The graph of workers and firms is a long band, and what does not know that takes thousands of steps.
 
-The coefficients that all are measured by are Leyden's at tolerance 1e-12, whose certificate bounds their own error. Each
-system is tried with tolerances from loose to tight until its coefficients agree with them to 1e-8, relatively, and is
-then timed with the one that does; Leyden must also certify what it was asked for. Each gets the table in the form that
-it wants; standard errors are classical. Memory is the peak of the whole process, the table included, and what that is
-above the process with its table before the first run.
+The coefficients that all are measured by are Leyden's at tolerance 1e-12, whose certificate bounds their own error.
+Each system is tried with tolerances from loose to tight until its coefficients agree with them to 1e-8, relatively, and
+is then timed with the one that does; Leyden must also certify what it was asked for. Each gets the table in the form
+that it wants; standard errors are classical. Memory is the peak of the whole process, the table included, and what that
+is above the process with its table before the first run.
 
 Rows: the environment variable ``FIXED_EFFECTS_ROWS``, 10 million by default.
 """

@@ -26,7 +26,8 @@ LANES = _absorb_kernels.LANES
 
 #: Iterations with the diagonal before it is asked whether to go on with it.
 TRIAL = 24
-#: Iterations with the diagonal that cost as much as approximate Cholesky factors and the iterations with them.
+#: Iterations with the diagonal that cost as much as approximate Cholesky factors and the iterations with them: if more
+#: are ahead at the pace so far, or if so many more were not enough, factors it is.
 PATIENCE = 60
 #: Iterations at most.
 MOST_ITERATIONS = 20_000
@@ -157,12 +158,14 @@ class Projection:
 
     def _conjugate(self, b: np.ndarray, left: np.ndarray, floor: np.ndarray, tol: float) -> np.ndarray:
         """Effects of the factors that are not eliminated, until their error is bounded as asked."""
-        most = TRIAL if self.preconditioner == "diagonal" else MOST_ITERATIONS
-        run = self._run(b, left, floor, tol, most, None)
-        if self.preconditioner == "diagonal" and not run.converged:
-            if run.ahead > PATIENCE:
+        run = None
+        for most in (TRIAL, PATIENCE):
+            if self.preconditioner == "diagonal" and (run is None or run.ahead <= PATIENCE):
+                run = self._run(b, left, floor, tol, most, None if run is None else run.x)
+        if run is None or not run.converged:
+            if self.preconditioner == "diagonal":
                 self._factor()
-            run = self._run(b, left, floor, tol, MOST_ITERATIONS, run.x)
+            run = self._run(b, left, floor, tol, MOST_ITERATIONS, None if run is None else run.x)
         asked = tol
         for _ in range(SHARPER):
             bound, wanted = self._residual_energy(b, run.x), np.maximum(tol**2 * run.left, floor)
