@@ -10,6 +10,8 @@ from leyden import vectors
 from leyden.mixed import _absorb_kernels, _prefetch, _random, approximate_cholesky
 from leyden.mixed.cells import ONES, Cells, grouped, level_counts, merged
 from leyden.mixed.components import connected_parts
+from leyden.mixed.conjugate_gradients import solve
+from leyden.mixed.forest import forest_of_cells, forest_of_graph
 from leyden.mixed.preconditioner import several
 from leyden.mixed.schur import (
     CellComplement,
@@ -63,10 +65,18 @@ def test_cells_are_a_cross_table(rows, threads):
         found = np.zeros((FIRST, SECOND))
         for i in range(FIRST):
             for k in range(cells.indptr[i], cells.indptr[i + 1]):
-                assert found[i, cells.index[k]] == 0
-                found[i, cells.index[k]] = cells.weights[k & cells.mask]
+                found[i, cells.index[k]] += cells.weights[k & cells.mask]
         np.testing.assert_allclose(found, dense_cells(rows), rtol=1e-14)
         np.testing.assert_allclose(cells.totals(pool), dense_cells(rows).sum(1), rtol=1e-13)
+
+
+def test_many_equal_rows_are_one_cell():
+    rng = np.random.default_rng(3)
+    first, second = rng.integers(0, FIRST, 5000).astype(np.int32), rng.integers(0, SECOND, 5000).astype(np.int32)
+    with Threads(2) as pool:
+        cells = cells_of((first, second, ONES), pool)
+    assert len(cells) == len(np.unique(first * SECOND + second))
+    assert cells.weights.sum() == 5000
 
 
 def dense_schur(table, penalty, diagonal):
@@ -165,3 +175,29 @@ def test_random_numbers_are_uniform():
     assert abs(drawn.mean() - 0.5) < 0.02
     assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 0.06
     assert _random.random(np.uint64(7), 3) == drawn[3]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.7])
+def test_a_few_equal_rows_need_not_be_one_cell(penalty):
+    rng = np.random.default_rng(4)
+    first, second = rng.integers(0, FIRST, 60).astype(np.int32), rng.integers(0, SECOND, 60).astype(np.int32)
+    first[:3], second[:3] = first[3:6], second[3:6]
+    table = dense_cells((first, second, ONES))
+    schur, _ = dense_schur(table, penalty, 0.0)
+    z, out = rng.standard_normal((SECOND, 4)), np.empty((SECOND, 4))
+    g = schur @ z
+    with Threads(2) as pool:
+        cells = cells_of((first, second, ONES), pool)
+        assert len(cells) == 60
+        elimination = Elimination(cells, penalty, SECOND, pool)
+        some, inverse = several(elimination)
+        graph = graph_complement(elimination, some, inverse, np.zeros(SECOND))
+        for form in (CellComplement(elimination, np.zeros(SECOND)), graph):
+            form.product(z, out, np.zeros(4))
+            np.testing.assert_allclose(out, g, atol=1e-11)
+        energy = np.einsum("ij,ij->j", z, g)
+        for forest in (forest_of_cells(cells, tied(elimination)), forest_of_graph(graph.graph, graph.diagonal)):
+            assert np.all(forest.energy(g) >= energy * (1 - 1e-10))
+        factor = approximate_cholesky.approximate_cholesky(graph.graph, graph.diagonal, 0)
+        run = solve(graph, factor.solve, g, energy, np.zeros(4), 1e-9, 100)
+        assert run.converged

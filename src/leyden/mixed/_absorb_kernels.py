@@ -299,8 +299,8 @@ def pair_fill(indptr, index, weights, mask, inverse, places, out, out_weights):
             for m in range(indptr[i], k):
                 b, w = index[m], wa * weights[m & mask]
                 out[places[a]], out_weights[places[a]] = b, w
-                out[places[b]], out_weights[places[b]] = a, w
                 places[a] += 1
+                out[places[b]], out_weights[places[b]] = a, w
                 places[b] += 1
 
 
@@ -385,8 +385,8 @@ def tree_fill(indptr, index, weights, mask, inverse, seed, places, out, out_weig
             a, b = index[k], index[_drawn(indptr, i, k, sums, seed)]
             w = weights[k & mask] * sums[k + 1 - indptr[i]] * inverse[i]
             out[places[a]], out_weights[places[a]] = b, w
-            out[places[b]], out_weights[places[b]] = a, w
             places[a] += 1
+            out[places[b]], out_weights[places[b]] = a, w
             places[b] += 1
 
 

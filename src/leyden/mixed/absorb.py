@@ -48,7 +48,7 @@ from leyden.mixed import _absorb_kernels, sandwich
 from leyden.mixed.absorb_certificate import Answer, Errors, certify, column_errors
 from leyden.mixed.components import Parts, absorbed_parameters, largest_parts, normalise, singletons
 from leyden.mixed.projection import Projection
-from leyden.mixed.table import Table, penalties_of
+from leyden.mixed.table import BLOCK, Table, penalties_of
 from leyden.mixed.threads import Threads
 
 kernels: Any = _absorb_kernels
@@ -140,11 +140,13 @@ class Absorbed:
 
     def residuals(self, first: int = 0, last: int | None = None) -> np.ndarray:
         """``y − xβ − Σ a_f`` of the rows ``first:last``."""
-        last = self._table.rows if last is None else last
-        kept = self.kept
-        e = self._table.y[first:last] - self._table.x[first:last][:, kept] @ self.coefficients[kept]
-        for codes, effect in zip(self._table.codes, self.effects, strict=True):
-            e -= effect[codes[first:last]]
+        table, last = self._table, self._table.rows if last is None else last
+        e, beta = table.y[first:last].copy(), np.nan_to_num(self.coefficients)
+        for start in range(first, last, BLOCK):
+            stop = min(start + BLOCK, last)
+            e[start - first : stop - first] -= table.x[start:stop] @ beta
+        for codes, effect in zip(table.codes, self.effects, strict=True):
+            kernels.subtract_from(e, codes, first, effect)
         return e
 
     def covariance(
@@ -154,16 +156,15 @@ class Absorbed:
 
         Factors that are nested in a cluster variable do not count among the parameters.
         """
-        nested = 0
         fixed = [f for f, penalty in enumerate(self._penalties) if penalty == 0]
         inside = [
             f for f in fixed if any(sandwich.nested_in(self._table.codes[f], np.asarray(c)) for c in clusters or ())
         ]
-        nested = sum(self.levels[f] for f in inside)
         weights = self._table.weights if self._table.mask else None
         return sandwich.covariance(
-            self.residualised, self.residuals(), weights, kind, clusters, self.parameters,
-            gram=self.gram, nested=nested, nested_factors=len(inside), **options,
+            self.residualised, self.residuals, weights, kind, clusters, self.parameters, rows=self._table.rows,
+            gram=self.gram, rss=self.rss, nested=sum(self.levels[f] for f in inside), nested_factors=len(inside),
+            **options,
         )  # fmt: skip
 
 

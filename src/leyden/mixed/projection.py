@@ -158,14 +158,13 @@ class Projection:
 
     def _conjugate(self, b: np.ndarray, left: np.ndarray, floor: np.ndarray, tol: float) -> np.ndarray:
         """Effects of the factors that are not eliminated, until their error is bounded as asked."""
-        run = None
-        for most in (TRIAL, PATIENCE):
-            if self.preconditioner == "diagonal" and (run is None or run.ahead <= PATIENCE):
-                run = self._run(b, left, floor, tol, most, None if run is None else run.x)
-        if run is None or not run.converged:
-            if self.preconditioner == "diagonal":
-                self._factor()
-            run = self._run(b, left, floor, tol, MOST_ITERATIONS, None if run is None else run.x)
+        trying = self.preconditioner == "diagonal"
+        run = self._run(b, left, floor, tol, TRIAL if trying else MOST_ITERATIONS, None)
+        if trying and not run.converged and run.ahead <= PATIENCE:
+            run = self._run(b, left, floor, tol, PATIENCE, run.x)
+        if trying and not run.converged:
+            self._factor()
+            run = self._run(b, left, floor, tol, MOST_ITERATIONS, run.x)
         asked = tol
         for _ in range(SHARPER):
             bound, wanted = self._residual_energy(b, run.x), np.maximum(tol**2 * run.left, floor)
