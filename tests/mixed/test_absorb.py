@@ -211,6 +211,12 @@ def test_errors_name_what_is_wrong():
         absorb(y, x[:3], [f])
     with pytest.raises(DataError, match="row 1: the codes of factor 1"):
         absorb(y, x, [f, np.array([0, -1, 0, 0], np.int32)])
+    with pytest.raises(DataError, match="not integers"):
+        absorb(y, x, [np.array([0.0, 1.0, 1.5, 2.0])])
+    with pytest.raises(DataError, match="no row has a weight"):
+        absorb(y, x, [f], weights=np.zeros(4))
+    with pytest.raises(OptionError, match="at least one factor"):
+        absorb(y, x, [])
     with pytest.raises(DataError, match="row 2"):
         absorb(np.array([0, 1, np.nan, 3]), x, [f])
     with pytest.raises(DataError, match="row 1"):
@@ -235,3 +241,9 @@ def test_three_factors_two_of_them_nested_but_for_a_few_rows():
     assert found.iterations < 80
     for codes in factors:
         assert np.abs(np.bincount(codes, found.residuals())).max() < 1e-5
+
+
+def test_one_row():
+    found = absorb(np.array([3.0]), None, [np.array([0], np.int32), np.array([1], np.int32)], weights=[2.0])
+    assert abs(found.residuals()[0]) < 1e-12
+    assert found.parameters == 1

@@ -241,7 +241,7 @@ def absorb(
 def predicted_nbytes(table: Table) -> int:
     """Memory that a run takes beside the data: cells, and sums and effects of every level."""
     cells = table.rows * (4 * max(len(table.codes) - 1, 1) + (8 if table.mask else 0) + 8)
-    return cells + (table.scatter_parts() + 3) * 8 * table.width * sum(table.levels)
+    return cells + (table.scatter_parts() + 4) * 8 * table.width * sum(table.levels)
 
 
 class Clock:

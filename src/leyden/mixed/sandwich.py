@@ -190,7 +190,9 @@ def nested_in(codes: np.ndarray, cluster: np.ndarray) -> bool:
     """Whether all rows of a level are of one cluster, for every level."""
     low = np.full(int(codes.max()) + 1, np.iinfo(np.int64).max)
     high = np.full(len(low), -1, np.int64)
-    cluster = np.unique(np.asarray(cluster), return_inverse=True)[1]
+    cluster = np.asarray(cluster)
+    if cluster.dtype.kind not in "iu" or cluster.min() < 0:
+        cluster = np.unique(cluster, return_inverse=True)[1]
     np.minimum.at(low, codes, cluster)
     np.maximum.at(high, codes, cluster)
     return bool(np.all((low == high) | (high < 0)))
