@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from leyden import vectors
-from leyden.mixed import _absorb_kernels, _prefetch, _random, approximate_cholesky
+from leyden.mixed import _absorb_kernels, _prefetch, _random, approximate_cholesky, forest
 from leyden.mixed.cells import ONES, Cells, grouped, level_counts, merged
 from leyden.mixed.components import connected_parts
 from leyden.mixed.conjugate_gradients import solve
@@ -35,6 +35,7 @@ def digest(*modules):
 def test_compiled_kernels_are_of_these_sources():
     assert digest(_prefetch, _random, vectors) == _absorb_kernels.COMPILED_FROM
     assert digest(_random) == approximate_cholesky.COMPILED_FROM
+    assert digest(_prefetch, vectors) == forest.COMPILED_FROM
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "weighted"])
@@ -196,8 +197,8 @@ def test_a_few_equal_rows_need_not_be_one_cell(penalty):
             form.product(z, out, np.zeros(4))
             np.testing.assert_allclose(out, g, atol=1e-11)
         energy = np.einsum("ij,ij->j", z, g)
-        for forest in (forest_of_cells(cells, tied(elimination)), forest_of_graph(graph.graph, graph.diagonal)):
-            assert np.all(forest.energy(g) >= energy * (1 - 1e-10))
+        for found in (forest_of_cells(cells, tied(elimination)), forest_of_graph(graph.graph, graph.diagonal)):
+            assert np.all(found.energy(g) >= energy * (1 - 1e-10))
         factor = approximate_cholesky.approximate_cholesky(graph.graph, graph.diagonal, 0)
         run = solve(graph, factor.solve, g, energy, np.zeros(4), 1e-9, 100)
         assert run.converged

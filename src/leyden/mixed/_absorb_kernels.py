@@ -15,7 +15,7 @@ from leyden.mixed._random import random
 
 #: Hash of the sources that are compiled into the kernels here. Numba keeps what it compiled for as long as this file
 #: stays as it is, and looks at no other: when they change, a test asks for the new hash to be written here.
-COMPILED_FROM = "8d7443bc301efd5e"
+COMPILED_FROM = "f422fa986771a9c8"
 
 #: Right-hand sides that are worked on at once.
 LANES = 4
@@ -27,6 +27,7 @@ _compiled = njit(nogil=True, cache=True, error_model="numpy")
 def count(codes, first, last, weights, mask, counts):
     """Add to ``counts`` the rows of each level in ``first:last`` whose weight is not zero."""
     for k in range(first, last):
+        prefetch_row(counts, codes[min(k + AHEAD, last - 1)])
         if weights[k & mask] != 0:
             counts[codes[k]] += 1
 
@@ -35,6 +36,9 @@ def count(codes, first, last, weights, mask, counts):
 def place(codes, payload, weights, mask, first, last, places, out, out_weights):
     """Write ``payload[k]`` and its weight to where the next row of its level goes; ``places`` moves on."""
     for k in range(first, last):
+        # What is at a place that is AHEAD away is needed when that place is known, which is nearer.
+        prefetch_row(places, codes[min(k + AHEAD, last - 1)])
+        prefetch_row(out, places[codes[min(k + AHEAD // 2, last - 1)]])
         w = weights[k & mask]
         if w != 0:
             at = places[codes[k]]
@@ -87,6 +91,8 @@ def schur_diagonal(indptr, index, weights, mask, inverse, first, last, total, ou
     """Add to ``total`` the weights of each level of one other factor, to ``out`` the diagonal of its complement."""
     for i in range(first, last):
         for k in range(indptr[i], indptr[i + 1]):
+            prefetch_row(total, index[min(k + AHEAD, len(index) - 1)])
+            prefetch_row(out, index[min(k + AHEAD, len(index) - 1)])
             j, w = index[k], weights[k & mask]
             total[j] += w
             out[j] += w - w * (w * inverse[i])
@@ -445,6 +451,7 @@ def mark(codes, levels, weights, mask, first, last, out):
 def subtract_from(e, codes, first, effects):
     """Subtract the effects of levels ``codes[first:]`` from ``e``."""
     for k in range(len(e)):
+        prefetch_row(effects, codes[min(first + k + AHEAD, len(codes) - 1)])
         e[k] -= effects[codes[first + k]]
 
 
@@ -452,4 +459,5 @@ def subtract_from(e, codes, first, effects):
 def add_to_levels(e, weights, mask, codes, first, out):
     """Add ``w e`` to the levels ``codes[first:]`` of ``out``."""
     for k in range(len(e)):
+        prefetch_row(out, codes[min(first + k + AHEAD, len(codes) - 1)])
         out[codes[first + k]] += weights[(first + k) & mask] * e[k]

@@ -19,7 +19,7 @@ AHEAD = 24
 
 @intrinsic
 def prefetch_row(_context, a, i):
-    """Fetch the line that row ``i`` of ``a`` begins on; ``i`` need not exist."""
+    """Fetch the line that row ``i`` of ``a`` begins on, or entry ``i`` of a vector; it need not exist."""
     signature = types.void(a, types.intp)
 
     def generate(context, builder, _sig, args):

@@ -313,7 +313,7 @@ class _Run:
         return Absorbed(
             beta, every, self.names, tuple(self.names[j] for j in dropped), totals, answer.rss, answer.objective,
             answer.gram, int(np.count_nonzero(table.weights)) if table.mask else table.rows, levels, parts, parameters,
-            exact, singletons(table, self.lambdas, self.threads), self.projection.iterations,
+            exact, singletons(self.projection), self.projection.iterations,
             self.projection.preconditioner, certificate, self.clock.total(), table, effects, self.lambdas,
         )  # fmt: skip
 

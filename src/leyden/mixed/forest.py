@@ -16,12 +16,20 @@ eliminated are vertices as well, with nothing of their own to carry.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 from leyden import aligned
-from leyden.mixed.cells import Cells
+from leyden.mixed import _absorb_kernels
+from leyden.mixed._prefetch import AHEAD, prefetch_row
+from leyden.mixed.cells import ONES, Cells
+
+kernels: Any = _absorb_kernels
+
+#: Hash of the sources that are compiled into the functions here from other files; see ``_absorb_kernels``.
+COMPILED_FROM = "019729f817192b6b"
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
@@ -70,7 +78,8 @@ def forest_of_graph(graph: Cells, ground: np.ndarray) -> Forest:
 def forest_of_cells(cells: Cells, ground: np.ndarray) -> Forest:
     """Of levels that are joined by rows of cells; the rows are vertices after them."""
     size = len(ground)
-    counts = np.bincount(cells.index, minlength=size)
+    counts = np.zeros(size, np.int64)
+    kernels.count(cells.index, 0, len(cells), ONES, 0, counts)
     indptr = np.concatenate([[0], np.cumsum(counts)])
     rows = np.empty(len(cells), np.int32)
     _transpose(cells.indptr, cells.index, indptr[:-1].copy(), rows)
@@ -92,6 +101,7 @@ def _transpose(indptr, index, places, rows):
     """Rows of the cells of each level."""
     for i in range(len(indptr) - 1):
         for k in range(indptr[i], indptr[i + 1]):
+            prefetch_row(rows, places[index[min(k + AHEAD, len(index) - 1)]])
             j = index[k]
             rows[places[j]] = i
             places[j] += 1

@@ -89,6 +89,13 @@ class Projection:
             out[f] = self._rest_totals[self.starts[k] : self.starts[k + 1]]
         return out
 
+    def row_counts(self, f: int) -> np.ndarray:
+        """Rows of each level of a factor, those of no weight not counted."""
+        if f == self.order[0]:
+            return self._counts.sum(0)
+        table = self.table
+        return level_counts(table.codes[f], table.levels[f], table.weights, self.threads)[0].sum(0)
+
     def _complement(self) -> None:
         """S, the diagonal of it, and the first preconditioner."""
         self.complement = complement(self.elimination, self.penalty_diagonal)

@@ -18,7 +18,7 @@ kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES
 
 #: Rows of a block: the target and a few covariates of it stay in the cache of a processor.
-BLOCK = 4096
+BLOCK = 8192
 
 
 @dataclass(frozen=True)
