@@ -247,3 +247,15 @@ def test_one_row():
     found = absorb(np.array([3.0]), None, [np.array([0], np.int32), np.array([1], np.int32)], weights=[2.0])
     assert abs(found.residuals()[0]) < 1e-12
     assert found.parameters == 1
+
+
+def test_weights_of_all_sizes_on_a_sparse_graph():
+    rng = np.random.default_rng(11)
+    n = 12_000
+    factors = [rng.integers(0, 3_000, n).astype(np.int32), rng.integers(0, 2_500, n).astype(np.int32)]
+    x = rng.standard_normal((n, 1))
+    y = x[:, 0] + np.cumsum(rng.standard_normal(2_500))[factors[1]] + rng.standard_normal(n)
+    found = absorb(y, x, factors, weights=10.0 ** rng.uniform(-4, 4, n), tol=1e-8)
+    assert found.certificate.holds, found.certificate
+    assert found.preconditioner == "approximate Cholesky"
+    assert found.iterations < 150

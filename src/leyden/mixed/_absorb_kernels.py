@@ -341,6 +341,25 @@ def laplacian_product(indptr, index, weights, diagonal, first, last, z, out, s):
 
 
 @_compiled
+def sort_rows(indptr, index, weights):
+    """The cells of every row by ascending weight, in place."""
+    for i in range(len(indptr) - 1):
+        begin, end = indptr[i], indptr[i + 1]
+        if end - begin > 32:
+            order = np.argsort(weights[begin:end], kind="mergesort")
+            index[begin:end] = index[begin:end][order]
+            weights[begin:end] = weights[begin:end][order]
+            continue
+        for k in range(begin + 1, end):
+            j, w = index[k], weights[k]
+            m = k - 1
+            while m >= begin and weights[m] > w:
+                index[m + 1], weights[m + 1] = index[m], weights[m]
+                m -= 1
+            index[m + 1], weights[m + 1] = j, w
+
+
+@_compiled
 def _drawn(indptr, i, k, sums, seed):
     """The cell after k that cell k of row i is joined to, with a probability in proportion to its weight."""
     begin, last = indptr[i], indptr[i + 1] - 1
@@ -382,7 +401,7 @@ def tree_counts(indptr, index, weights, mask, seed, counts):
 def tree_fill(indptr, index, weights, mask, inverse, seed, places, out, out_weights):
     """The edges of random trees whose expectation is the clique of each row, both ways.
 
-    As in :mod:`leyden.mixed.approximate_cholesky`, in the order of the cells.
+    As in :mod:`leyden.mixed.approximate_cholesky`, in the order of the cells, which is to be that of their weights.
     """
     sums = np.empty(64)
     for i in range(len(indptr) - 1):

@@ -21,13 +21,15 @@ import numpy as np
 from leyden import aligned
 from leyden.mixed import _absorb_kernels
 from leyden.mixed.cells import Cells, merged
-from leyden.mixed.threads import PARTS, Threads, ranges, ranges_by_work, scatters
+from leyden.mixed.threads import LEAST_SCATTERS, PARTS, Threads, ranges, ranges_by_work, scatters
 
 kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES
 
 #: Cells of levels with one cell, as a share of all, from which the others are copied to be gone through alone.
 MANY_SINGLE = 0.25
+#: Cells a level that make another part of a product worth its while.
+WORTH = 8
 #: Edges of the graph a cell, up to which it is formed.
 FEW_EDGES = 1.5
 
@@ -88,7 +90,9 @@ class CellComplement:
             if np.count_nonzero(~many) > MANY_SINGLE * len(cells):
                 cells, inverse = cells.of_many(), inverse[many]
         self.cells, self.inverse, self.diagonal, self.threads = cells, inverse, diagonal, elimination.threads
-        self._parts = ranges_by_work(cells.indptr, scatters(64 * elimination.size))
+        # Parts cost their zeros and their merge: no more of them than what is added to them is worth.
+        worth = max(LEAST_SCATTERS, len(cells) // (WORTH * elimination.size))
+        self._parts = ranges_by_work(cells.indptr, min(worth, scatters(64 * elimination.size)))
         self._lines = aligned.zeros((len(self._parts), elimination.size, 2 * LANES))
         self._kernel = kernels.schur_product if cells.index.ndim == 1 else kernels.schur_product_many
         self._merges = ranges(elimination.size, PARTS)
@@ -164,6 +168,9 @@ def graph_complement(
 
 def sampled_graph(elimination: Elimination, cells: Cells, inverse: np.ndarray, seed: int) -> Cells:
     """A graph of less edges than ``cells`` whose expectation is that of S."""
+    if cells.mask:
+        cells = Cells(cells.indptr, cells.index.copy(), cells.weights.copy())
+        kernels.sort_rows(cells.indptr, cells.index, cells.weights)
     counts, key = np.zeros(elimination.size, np.int64), np.uint64(seed)
     kernels.tree_counts(*cells.arrays, key, counts)
 
