@@ -47,7 +47,7 @@ def hostile(kind):
     return y, x, [first, second], weights
 
 
-HOSTILE = ["plain", "far from zero", "nearly collinear", "nearly absorbed", "wild weights", "nearly fitted"]
+HOSTILE = ["plain", "tiny", "far from zero", "nearly collinear", "nearly absorbed", "wild weights", "nearly fitted"]
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
