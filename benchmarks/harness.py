@@ -44,6 +44,7 @@ def machine() -> dict[str, Any]:
         "libmf",
         "statsmodels",
         "pyfixest",
+        "hdfe-stream",
     ):
         try:
             versions[package] = version(package)

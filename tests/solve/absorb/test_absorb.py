@@ -211,6 +211,12 @@ def test_errors_name_what_is_wrong():
         absorb(y, x[:3], [f])
     with pytest.raises(DataError, match="row 1: the codes of factor 1"):
         absorb(y, x, [f, np.array([0, -1, 0, 0], np.int32)])
+    with pytest.raises(DataError, match="not integers"):
+        absorb(y, x, [np.array([0.0, 1.0, 1.5, 2.0])])
+    with pytest.raises(DataError, match="no row has a weight"):
+        absorb(y, x, [f], weights=np.zeros(4))
+    with pytest.raises(OptionError, match="at least one factor"):
+        absorb(y, x, [])
     with pytest.raises(DataError, match="row 2"):
         absorb(np.array([0, 1, np.nan, 3]), x, [f])
     with pytest.raises(DataError, match="row 1"):
@@ -219,3 +225,37 @@ def test_errors_name_what_is_wrong():
         absorb(y, x, [f], penalties=[1.0, 2.0])
     with pytest.raises(BudgetError):
         absorb(y, x, [f], memory="100B")
+
+
+def test_three_factors_two_of_them_nested_but_for_a_few_rows():
+    rng = np.random.default_rng(10)
+    worker, firm = rng.integers(0, 2000, 20_000).astype(np.int32), rng.integers(0, 900, 20_000).astype(np.int32)
+    occupation = np.where(rng.random(20_000) < 0.02, (firm // 3 + 1) % 300, firm // 3).astype(np.int32)
+    factors = [worker, firm, occupation]
+    x = rng.standard_normal((20_000, 1))
+    y = x[:, 0] + np.cumsum(rng.standard_normal(900))[firm] + rng.standard_normal(300)[occupation]
+    y += rng.standard_normal(2000)[worker] + rng.standard_normal(20_000)
+    found = absorb(y, x, factors, tol=1e-9)
+    assert found.certificate.holds, found.certificate
+    assert found.preconditioner == "approximate Cholesky"
+    assert found.iterations < 80
+    for codes in factors:
+        assert np.abs(np.bincount(codes, found.residuals())).max() < 1e-5
+
+
+def test_one_row():
+    found = absorb(np.array([3.0]), None, [np.array([0], np.int32), np.array([1], np.int32)], weights=[2.0])
+    assert abs(found.residuals()[0]) < 1e-12
+    assert found.parameters == 1
+
+
+def test_weights_of_all_sizes_on_a_sparse_graph():
+    rng = np.random.default_rng(11)
+    n = 12_000
+    factors = [rng.integers(0, 3_000, n).astype(np.int32), rng.integers(0, 2_500, n).astype(np.int32)]
+    x = rng.standard_normal((n, 1))
+    y = x[:, 0] + np.cumsum(rng.standard_normal(2_500))[factors[1]] + rng.standard_normal(n)
+    found = absorb(y, x, factors, weights=10.0 ** rng.uniform(-4, 4, n), tol=1e-8)
+    assert found.certificate.holds, found.certificate
+    assert found.preconditioner == "approximate Cholesky"
+    assert found.iterations < 150

@@ -10,6 +10,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from leyden.solve.absorb._prefetch import AHEAD, prefetch_row
+from leyden.solve.absorb._random import random
+
+#: Hash of the sources that are compiled into the kernels here. Numba keeps what it compiled for as long as this file
+#: stays as it is, and looks at no other: when they change, a test asks for the new hash to be written here.
+COMPILED_FROM = "f422fa986771a9c8"
+
 #: Right-hand sides that are worked on at once.
 LANES = 4
 
@@ -17,19 +24,10 @@ _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compiled
-def random(seed, counter):
-    """Number ``counter`` of the stream ``seed`` of SplitMix64, uniform in [0, 1)."""
-    x = seed + (np.uint64(counter) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x = x ^ (x >> np.uint64(31))
-    return np.float64(x >> np.uint64(11)) * 2.0**-53
-
-
-@_compiled
 def count(codes, first, last, weights, mask, counts):
     """Add to ``counts`` the rows of each level in ``first:last`` whose weight is not zero."""
     for k in range(first, last):
+        prefetch_row(counts, codes[min(k + AHEAD, last - 1)])
         if weights[k & mask] != 0:
             counts[codes[k]] += 1
 
@@ -38,6 +36,9 @@ def count(codes, first, last, weights, mask, counts):
 def place(codes, payload, weights, mask, first, last, places, out, out_weights):
     """Write ``payload[k]`` and its weight to where the next row of its level goes; ``places`` moves on."""
     for k in range(first, last):
+        # What is at a place that is AHEAD away is needed when that place is known, which is nearer.
+        prefetch_row(places, codes[min(k + AHEAD, last - 1)])
+        prefetch_row(out, places[codes[min(k + AHEAD // 2, last - 1)]])
         w = weights[k & mask]
         if w != 0:
             at = places[codes[k]]
@@ -90,26 +91,30 @@ def schur_diagonal(indptr, index, weights, mask, inverse, first, last, total, ou
     """Add to ``total`` the weights of each level of one other factor, to ``out`` the diagonal of its complement."""
     for i in range(first, last):
         for k in range(indptr[i], indptr[i + 1]):
+            prefetch_row(total, index[min(k + AHEAD, len(index) - 1)])
+            prefetch_row(out, index[min(k + AHEAD, len(index) - 1)])
             j, w = index[k], weights[k & mask]
             total[j] += w
             out[j] += w - w * (w * inverse[i])
 
 
 @_compiled
-def schur_product(indptr, index, weights, mask, inverse, first, last, z, out):
+def schur_product(indptr, index, weights, mask, inverse, first, last, lines):
     """Add ``(D − Cᵀ D₀⁻¹ C) z`` of the rows ``first:last`` of one other factor, in terms of differences.
 
-    ``indptr`` (rows + 1,), ``index`` (cells,), ``inverse`` (rows,) of D₀ with its penalty, ``z`` and ``out`` (levels, 4).
+    ``indptr`` (rows + 1,), ``index`` (cells,), ``inverse`` (rows,) of D₀ with its penalty. ``lines`` (levels, 8) holds
+    z in the first four columns and takes the sums in the others: both on one line of the cache.
     """
     for i in range(first, last):
         begin, end = indptr[i], indptr[i + 1]
         t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
         for k in range(begin, end):
+            prefetch_row(lines, index[min(k + AHEAD, len(index) - 1)])
             j, w = index[k], weights[k & mask]
-            t0 += w * z[j, 0]
-            t1 += w * z[j, 1]
-            t2 += w * z[j, 2]
-            t3 += w * z[j, 3]
+            t0 += w * lines[j, 0]
+            t1 += w * lines[j, 1]
+            t2 += w * lines[j, 2]
+            t3 += w * lines[j, 3]
         f = inverse[i]
         t0 *= f
         t1 *= f
@@ -117,14 +122,14 @@ def schur_product(indptr, index, weights, mask, inverse, first, last, z, out):
         t3 *= f
         for k in range(begin, end):
             j, w = index[k], weights[k & mask]
-            out[j, 0] += w * (z[j, 0] - t0)
-            out[j, 1] += w * (z[j, 1] - t1)
-            out[j, 2] += w * (z[j, 2] - t2)
-            out[j, 3] += w * (z[j, 3] - t3)
+            lines[j, 4] += w * (lines[j, 0] - t0)
+            lines[j, 5] += w * (lines[j, 1] - t1)
+            lines[j, 6] += w * (lines[j, 2] - t2)
+            lines[j, 7] += w * (lines[j, 3] - t3)
 
 
 @_compiled
-def schur_product_many(indptr, index, weights, mask, inverse, first, last, z, out):
+def schur_product_many(indptr, index, weights, mask, inverse, first, last, lines):
     """As :func:`schur_product` for any number of other factors: ``index`` is (cells, factors − 1)."""
     factors = index.shape[1]
     for i in range(first, last):
@@ -133,11 +138,12 @@ def schur_product_many(indptr, index, weights, mask, inverse, first, last, z, ou
         for k in range(begin, end):
             w = weights[k & mask]
             for f in range(factors):
+                prefetch_row(lines, index[min(k + AHEAD, len(index) - 1), f])
                 j = index[k, f]
-                t0 += w * z[j, 0]
-                t1 += w * z[j, 1]
-                t2 += w * z[j, 2]
-                t3 += w * z[j, 3]
+                t0 += w * lines[j, 0]
+                t1 += w * lines[j, 1]
+                t2 += w * lines[j, 2]
+                t3 += w * lines[j, 3]
         s = inverse[i]
         t0 *= s
         t1 *= s
@@ -148,27 +154,36 @@ def schur_product_many(indptr, index, weights, mask, inverse, first, last, z, ou
             s0, s1, s2, s3 = -t0, -t1, -t2, -t3
             for f in range(factors):
                 j = index[k, f]
-                s0 += z[j, 0]
-                s1 += z[j, 1]
-                s2 += z[j, 2]
-                s3 += z[j, 3]
+                s0 += lines[j, 0]
+                s1 += lines[j, 1]
+                s2 += lines[j, 2]
+                s3 += lines[j, 3]
             for f in range(factors):
                 j = index[k, f]
-                out[j, 0] += w * s0
-                out[j, 1] += w * s1
-                out[j, 2] += w * s2
-                out[j, 3] += w * s3
+                lines[j, 4] += w * s0
+                lines[j, 5] += w * s1
+                lines[j, 6] += w * s2
+                lines[j, 7] += w * s3
+
+
+@_compiled
+def spread(z, lines):
+    """z to the first four columns of ``lines``, zeros to the others."""
+    for k in range(len(z)):
+        lines[k, 0], lines[k, 1], lines[k, 2], lines[k, 3] = z[k, 0], z[k, 1], z[k, 2], z[k, 3]
+        lines[k, 4] = lines[k, 5] = lines[k, 6] = lines[k, 7] = 0.0
 
 
 @_compiled
 def schur_right_side(indptr, index, weights, mask, inverse, first, last, b, out):
-    """Subtract ``Cᵀ D₀⁻¹ b`` of the rows ``first:last`` from ``out``; ``index`` (cells, factors − 1), ``b`` (rows, 4)."""
+    """Subtract ``Cᵀ D₀⁻¹ b`` of the rows ``first:last`` from ``out``; ``index`` is (cells, factors − 1)."""
     for i in range(first, last):
         f = inverse[i]
         t0, t1, t2, t3 = f * b[i, 0], f * b[i, 1], f * b[i, 2], f * b[i, 3]
         for k in range(indptr[i], indptr[i + 1]):
             w = weights[k & mask]
             for g in range(index.shape[1]):
+                prefetch_row(out, index[min(k + AHEAD, len(index) - 1), g])
                 j = index[k, g]
                 out[j, 0] -= w * t0
                 out[j, 1] -= w * t1
@@ -184,6 +199,7 @@ def back_substitute(indptr, index, weights, mask, inverse, first, last, b, z, ou
         for k in range(indptr[i], indptr[i + 1]):
             w = weights[k & mask]
             for g in range(index.shape[1]):
+                prefetch_row(z, index[min(k + AHEAD, len(index) - 1), g])
                 j = index[k, g]
                 t0 -= w * z[j, 0]
                 t1 -= w * z[j, 1]
@@ -197,6 +213,7 @@ def back_substitute(indptr, index, weights, mask, inverse, first, last, b, z, ou
 def level_sums(values, column, weights, mask, codes, first, out):
     """Add ``w · values[:, column:column+4]`` to the rows ``codes[first:]`` of ``out``."""
     for k in range(len(values)):
+        prefetch_row(out, codes[min(first + k + AHEAD, len(codes) - 1)])
         j, w = codes[first + k], weights[(first + k) & mask]
         out[j, 0] += w * values[k, column]
         out[j, 1] += w * values[k, column + 1]
@@ -208,6 +225,7 @@ def level_sums(values, column, weights, mask, codes, first, out):
 def subtract_effects(values, column, codes, first, effects):
     """Subtract the rows ``codes[first:]`` of ``effects`` from ``values[:, column:column+4]``."""
     for k in range(len(values)):
+        prefetch_row(effects, codes[min(first + k + AHEAD, len(codes) - 1)])
         j = codes[first + k]
         values[k, column] -= effects[j, 0]
         values[k, column + 1] -= effects[j, 1]
@@ -250,17 +268,17 @@ def scale_add(p, beta, z):
 
 
 @_compiled
-def merge_parts(parts, diagonal, z, out, s):
-    """``out = Σ parts + diagonal · z`` and ``s = zᵀ out``; ``parts`` (k, levels, 4)."""
+def merge_lines(lines, diagonal, z, first, last, out, s):
+    """``out = Σ lines[:, :, 4:] + diagonal · z`` of the levels ``first:last``, and ``s = zᵀ out`` of them."""
     t0, t1, t2, t3 = 0.0, 0.0, 0.0, 0.0
-    for k in range(len(out)):
+    for k in range(first, last):
         d = diagonal[k]
         s0, s1, s2, s3 = d * z[k, 0], d * z[k, 1], d * z[k, 2], d * z[k, 3]
-        for c in range(len(parts)):
-            s0 += parts[c, k, 0]
-            s1 += parts[c, k, 1]
-            s2 += parts[c, k, 2]
-            s3 += parts[c, k, 3]
+        for c in range(len(lines)):
+            s0 += lines[c, k, 4]
+            s1 += lines[c, k, 5]
+            s2 += lines[c, k, 6]
+            s3 += lines[c, k, 7]
         out[k, 0], out[k, 1], out[k, 2], out[k, 3] = s0, s1, s2, s3
         t0 += s0 * z[k, 0]
         t1 += s1 * z[k, 1]
@@ -287,8 +305,8 @@ def pair_fill(indptr, index, weights, mask, inverse, places, out, out_weights):
             for m in range(indptr[i], k):
                 b, w = index[m], wa * weights[m & mask]
                 out[places[a]], out_weights[places[a]] = b, w
-                out[places[b]], out_weights[places[b]] = a, w
                 places[a] += 1
+                out[places[b]], out_weights[places[b]] = a, w
                 places[b] += 1
 
 
@@ -320,6 +338,25 @@ def laplacian_product(indptr, index, weights, diagonal, first, last, z, out, s):
         t2 += s2 * z2
         t3 += s3 * z3
     s[0], s[1], s[2], s[3] = t0, t1, t2, t3
+
+
+@_compiled
+def sort_rows(indptr, index, weights):
+    """The cells of every row by ascending weight, in place."""
+    for i in range(len(indptr) - 1):
+        begin, end = indptr[i], indptr[i + 1]
+        if end - begin > 32:
+            order = np.argsort(weights[begin:end], kind="mergesort")
+            index[begin:end] = index[begin:end][order]
+            weights[begin:end] = weights[begin:end][order]
+            continue
+        for k in range(begin + 1, end):
+            j, w = index[k], weights[k]
+            m = k - 1
+            while m >= begin and weights[m] > w:
+                index[m + 1], weights[m + 1] = index[m], weights[m]
+                m -= 1
+            index[m + 1], weights[m + 1] = j, w
 
 
 @_compiled
@@ -364,7 +401,7 @@ def tree_counts(indptr, index, weights, mask, seed, counts):
 def tree_fill(indptr, index, weights, mask, inverse, seed, places, out, out_weights):
     """The edges of random trees whose expectation is the clique of each row, both ways.
 
-    As in :mod:`leyden.solve.absorb.approximate_cholesky`, in the order of the cells.
+    As in :mod:`leyden.solve.absorb.approximate_cholesky`, in the order of the cells, which is to be that of their weights.
     """
     sums = np.empty(64)
     for i in range(len(indptr) - 1):
@@ -373,8 +410,8 @@ def tree_fill(indptr, index, weights, mask, inverse, seed, places, out, out_weig
             a, b = index[k], index[_drawn(indptr, i, k, sums, seed)]
             w = weights[k & mask] * sums[k + 1 - indptr[i]] * inverse[i]
             out[places[a]], out_weights[places[a]] = b, w
-            out[places[b]], out_weights[places[b]] = a, w
             places[a] += 1
+            out[places[b]], out_weights[places[b]] = a, w
             places[b] += 1
 
 
@@ -433,6 +470,7 @@ def mark(codes, levels, weights, mask, first, last, out):
 def subtract_from(e, codes, first, effects):
     """Subtract the effects of levels ``codes[first:]`` from ``e``."""
     for k in range(len(e)):
+        prefetch_row(effects, codes[min(first + k + AHEAD, len(codes) - 1)])
         e[k] -= effects[codes[first + k]]
 
 
@@ -440,4 +478,5 @@ def subtract_from(e, codes, first, effects):
 def add_to_levels(e, weights, mask, codes, first, out):
     """Add ``w e`` to the levels ``codes[first:]`` of ``out``."""
     for k in range(len(e)):
+        prefetch_row(out, codes[min(first + k + AHEAD, len(codes) - 1)])
         out[codes[first + k]] += weights[(first + k) & mask] * e[k]

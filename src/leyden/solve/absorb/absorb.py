@@ -10,10 +10,10 @@ every column v of ``[y x]`` is projected off the factors, ``ṽ = v − D a``, `
 least squares problem in what is left.
 
 The projection eliminates the factor of the most levels, whose block is diagonal, and runs conjugate gradients on the
-Schur complement of the others (:mod:`leyden.solve.absorb.schur`, :mod:`leyden.solve.absorb.conjugate_gradients`), four columns side by
-side. For two factors that is the Laplacian of a graph. Where it is well connected, a diagonal preconditioner is enough;
-where it is not — workers who hardly ever change their firm — an approximate Cholesky factorization takes its place
-(:mod:`leyden.solve.absorb.approximate_cholesky`).
+Schur complement of the others (:mod:`leyden.solve.absorb.schur`, :mod:`leyden.solve.absorb.conjugate_gradients`), four columns side
+by side. For two factors that is the Laplacian of a graph. Where it is well connected, a diagonal preconditioner is
+enough; where it is not — workers who hardly ever change their firm — an approximate Cholesky factorization takes its
+place (:mod:`leyden.solve.absorb.approximate_cholesky`).
 
 The small problem is that of the products ``G = ṼᵀWṼ + AᵀΛA``, with ``A`` the effects of all columns. They exceed the
 exact ones by ``EᵀHE``, H the normal matrix and E the error of the effects: an error of 1e-6 in the projection is one of
@@ -48,7 +48,7 @@ from leyden.solve.absorb import _absorb_kernels, sandwich
 from leyden.solve.absorb.absorb_certificate import Answer, Errors, certify, column_errors
 from leyden.solve.absorb.components import Parts, absorbed_parameters, largest_parts, normalise, singletons
 from leyden.solve.absorb.projection import Projection
-from leyden.solve.absorb.table import Table, penalties_of
+from leyden.solve.absorb.table import BLOCK, Table, penalties_of
 from leyden.solve.absorb.threads import Threads
 
 kernels: Any = _absorb_kernels
@@ -140,11 +140,13 @@ class Absorbed:
 
     def residuals(self, first: int = 0, last: int | None = None) -> np.ndarray:
         """``y − xβ − Σ a_f`` of the rows ``first:last``."""
-        last = self._table.rows if last is None else last
-        kept = self.kept
-        e = self._table.y[first:last] - self._table.x[first:last][:, kept] @ self.coefficients[kept]
-        for codes, effect in zip(self._table.codes, self.effects, strict=True):
-            e -= effect[codes[first:last]]
+        table, last = self._table, self._table.rows if last is None else last
+        e, beta = table.y[first:last].copy(), np.nan_to_num(self.coefficients)
+        for start in range(first, last, BLOCK):
+            stop = min(start + BLOCK, last)
+            e[start - first : stop - first] -= table.x[start:stop] @ beta
+        for codes, effect in zip(table.codes, self.effects, strict=True):
+            kernels.subtract_from(e, codes, first, effect)
         return e
 
     def covariance(
@@ -154,16 +156,15 @@ class Absorbed:
 
         Factors that are nested in a cluster variable do not count among the parameters.
         """
-        nested = 0
         fixed = [f for f, penalty in enumerate(self._penalties) if penalty == 0]
         inside = [
             f for f in fixed if any(sandwich.nested_in(self._table.codes[f], np.asarray(c)) for c in clusters or ())
         ]
-        nested = sum(self.levels[f] for f in inside)
         weights = self._table.weights if self._table.mask else None
         return sandwich.covariance(
-            self.residualised, self.residuals(), weights, kind, clusters, self.parameters,
-            gram=self.gram, nested=nested, nested_factors=len(inside), **options,
+            self.residualised, self.residuals, weights, kind, clusters, self.parameters, rows=self._table.rows,
+            gram=self.gram, rss=self.rss, nested=sum(self.levels[f] for f in inside), nested_factors=len(inside),
+            **options,
         )  # fmt: skip
 
 
@@ -240,7 +241,7 @@ def absorb(
 def predicted_nbytes(table: Table) -> int:
     """Memory that a run takes beside the data: cells, and sums and effects of every level."""
     cells = table.rows * (4 * max(len(table.codes) - 1, 1) + (8 if table.mask else 0) + 8)
-    return cells + (table.scatter_parts() + 3) * 8 * table.width * sum(table.levels)
+    return cells + (table.scatter_parts() + 4) * 8 * table.width * sum(table.levels)
 
 
 class Clock:
@@ -285,7 +286,7 @@ class _Run:
         self.clock.lap("grouping rows")
         sums, squares = self.sums()
         self.clock.lap("sums by level")
-        effects = self.projection.solve(sums, squares, SHARE * self.tol)
+        effects = self.projection.solve(sums, squares, squares, SHARE * self.tol)
         del sums
         self.clock.lap("projection")
         gram, effects, errors = self.what_is_left(effects, squares)
@@ -296,8 +297,14 @@ class _Run:
         parts = largest_parts(table, self.lambdas, self.projection)
         if parts is not None:
             normalise(totals, parts, self.lambdas, self.projection.totals)
-        answer = self.answer(beta, kept, totals, gram, effects, errors, squares)
-        certificate, bounds = certify(answer, self.tol)
+        for attempt in range(CORRECTIONS + 1):
+            answer, gradient = self.answer(beta, kept, totals, gram, effects, errors, squares)
+            certificate, bounds = certify(answer, self.tol)
+            if certificate.holds or attempt == CORRECTIONS or answer.effects_energy <= 3 * errors.rounding[0]:
+                break
+            self.correct(totals, gradient, answer.rss, squares)
+            if parts is not None:
+                normalise(totals, parts, self.lambdas, self.projection.totals)
         self.clock.lap("certificate")
         levels = tuple(int(np.count_nonzero(t)) for t in self.projection.totals)
         parameters, exact = absorbed_parameters(table, self.lambdas, levels, parts)
@@ -306,7 +313,7 @@ class _Run:
         return Absorbed(
             beta, every, self.names, tuple(self.names[j] for j in dropped), totals, answer.rss, answer.objective,
             answer.gram, int(np.count_nonzero(table.weights)) if table.mask else table.rows, levels, parts, parameters,
-            exact, singletons(table, self.lambdas, self.threads), self.projection.iterations,
+            exact, singletons(self.projection), self.projection.iterations,
             self.projection.preconditioner, certificate, self.clock.total(), table, effects, self.lambdas,
         )  # fmt: skip
 
@@ -345,7 +352,7 @@ class _Run:
             if attempt == CORRECTIONS or np.all(met | ~relevant):
                 break
             # The gradient is what is missing of the sums by level, and its error is to be small beside the columns.
-            missing = self.projection.solve(gradient, left, SHARE * self.tol)
+            missing = self.projection.solve(gradient, left, squares, SHARE * self.tol)
             for effect, more in zip(effects, missing, strict=True):
                 effect += more
             self.clock.lap("projection")
@@ -375,8 +382,7 @@ class _Run:
         """Effects of the whole model: those of y less those of x times β."""
         factors = np.zeros(self.table.width)
         factors[0], factors[1 : 1 + len(beta)] = 1.0, -np.nan_to_num(beta)
-        factors = factors.reshape(-1, LANES)
-        return [np.einsum("glc,gc->l", effect, factors) for effect in effects]
+        return [np.einsum("glc,gc->l", effect, factors.reshape(-1, LANES)) for effect in effects]
 
     def answer(
         self,
@@ -387,8 +393,8 @@ class _Run:
         effects: list[np.ndarray],
         errors: Errors,
         squares: np.ndarray,
-    ) -> Answer:
-        """Residuals and gradients of the answer, from the rows."""
+    ) -> tuple[Answer, list[np.ndarray]]:
+        """Residuals of the answer and what follows, from the rows, and the gradient in the effects."""
         table, b = self.table, np.nan_to_num(beta)
 
         def begin(_: int) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
@@ -414,10 +420,20 @@ class _Run:
             small -= np.einsum("glc,l->gc", effect, found).ravel()[1 : 1 + len(b)]
         energy = self.projection.energy(gradient)[0]
         columns = [0, *(1 + j for j in kept)]
-        return Answer(
+        answer = Answer(
             beta[kept], gram[np.ix_(columns[1:], columns[1:])], errors.of(columns), squares[columns], small[kept],
             float(np.sqrt(energy)), float(rss[0]), float(rss[0]) + penalty, table.rows, self.projection.rigorous,
         )  # fmt: skip
+        return answer, gradient
+
+    def correct(self, totals: list[np.ndarray], gradient: list[np.ndarray], rss: float, squares: np.ndarray) -> None:
+        """Add what is missing of the effects of the whole model, in place."""
+        left, given = np.zeros(LANES), np.zeros(LANES)
+        left[0], given[0] = rss, squares[0]
+        # Nothing is taken off residuals: the error is to be small beside all of them.
+        missing = self.projection.solve(gradient, left, given, SHARE * self.tol)
+        for total, more in zip(totals, missing, strict=True):
+            total += more[0, :, 0]
 
 
 def _added(states: list[Any]) -> Any:

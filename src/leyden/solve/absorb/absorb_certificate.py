@@ -1,11 +1,11 @@
 r"""The certificate of absorbed effects: how far coefficients, effects and fits can be from the exact ones.
 
-It starts from the rows. For every column v of ``[y x]`` with effects ``a`` it computes what is left, ``ṽ = v − D a``, and
-the gradient ``R = DᵀWṽ − Λa``, which would be zero. With H the normal matrix, the error E of the effects has the energy
-``EᵀHE = RᵀH⁺R``, one number ``ε²`` a column. It is bounded
+It starts from the rows. For every column v of ``[y x]`` with effects ``a`` it computes what is left, ``ṽ = v − D a``,
+and the gradient ``R = DᵀWṽ − Λa``, which would be zero. With H the normal matrix, the error E of the effects has the
+energy ``EᵀHE = RᵀH⁺R``, one number ``ε²`` a column. It is bounded
 
 - for one factor exactly, H being diagonal;
-- for two by the energy of a flow along a spanning forest (:mod:`leyden.solve.absorb.forest`): *rigorous*, no eigenvalue enters;
+- for two by the energy of a flow along a spanning forest (:mod:`leyden.solve.absorb.forest`): *rigorous*, without eigenvalues;
 - for more by ``RᵀM⁻¹R / θ`` with the preconditioner M and half the least Ritz value θ: *measured*.
 
 Rounding of what is left is added: ``4u`` times the norms of the column and its effects, and for sums by level ``u √n``
@@ -169,21 +169,21 @@ def certify(answer: Answer, tol: float) -> tuple[Certificate, np.ndarray]:
         Bound(
             "fit",
             total / left if left else 0.0,
-            "distance of the fitted values from the exact ones, relative to the residuals, or to y where it is fitted exactly",
+            "distance of the fits from the exact ones, relative to the residuals, or to y where it is fitted exactly",
             grade,
             tolerance=tol,
         ),
         Bound(
             "projection",
             worst,
-            "error of what is left of a column when effects are taken off, relative to it, the worst of y and covariates",
+            "error of what is left of a column, effects taken off, relative to it, the worst of y and covariates",
             grade,
             tolerance=tol,
         ),
         Bound(
             "objective",
             total**2 / max(answer.objective, left**2) if left else 0.0,
-            "distance of the objective from its minimum, relative to it, or to the square of y where it is fitted exactly",
+            "distance of the objective from its minimum, relative to it, or to y² where it is fitted exactly",
             grade,
         ),
     ]
@@ -192,7 +192,7 @@ def certify(answer: Answer, tol: float) -> tuple[Certificate, np.ndarray]:
             Bound(
                 "forward_error",
                 forward,
-                "distance of the coefficients from the exact ones, relative to them, each counted in units of its column",
+                "distance of the coefficients from the exact ones, relative to them, in units of their columns",
                 grade,
                 tolerance=tol,
             )

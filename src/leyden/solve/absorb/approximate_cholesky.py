@@ -2,22 +2,20 @@ r"""Approximate Cholesky factorization of a graph Laplacian, a preconditioner fo
 
 Eliminating a vertex v with edges of weight ``w_1 … w_k``, ``W = Σ w_i + c`` in all, leaves a clique with weights
 ``w_i w_j / W`` between its neighbours. Gao, Kyng and Spielman [1]_ put a random tree in its place: neighbours are taken
-by ascending weight, and each chooses one of those after it, j with probability ``w_j / s_i``, ``s_i = Σ_{j>i} w_j``; the
-edge gets the weight ``w_i s_i / W``. Its expectation is the clique. k edges become k − 1, so that the factor stays sparse;
-with one or two neighbours nothing is random, and trees and chains are eliminated exactly. What a diagonal adds to the
-Laplacian is an edge of weight c to a ground that is never eliminated.
+by ascending weight, and each chooses one of those after it, j with probability ``w_j / s_i``, ``s_i = Σ_{j>i} w_j``;
+the edge gets the weight ``w_i s_i / W``. Its expectation is the clique. k edges become k − 1, so that the factor stays
+sparse; with one or two neighbours nothing is random, and trees and chains are eliminated exactly. What a diagonal adds
+to the Laplacian is an edge of weight c to a ground that is never eliminated.
 
-Vertices are eliminated by ascending degree, as it is just then, edges that run side by side counted one by one until one
-of their ends is eliminated and they are added up. With ``split`` above 1 every edge is cut into as many of equal weight
-to begin with, and that many copies may remain when they are added up: more samples, a better and longer factor.
+Vertices are eliminated by ascending degree, as it is just then, edges that run side by side counted one by one until
+one of their ends is eliminated and they are added up.
 
-Random numbers are those of SplitMix64 [2]_, keyed by the seed and counted by elimination: same seed, same factor.
+Random numbers are counted by elimination: same seed, same factor.
 
 References
 ----------
-.. [1] Y. Gao, R. Kyng, D. A. Spielman, "Robust and practical solution of Laplacian equations by approximate elimination",
-   arXiv:2303.00709, 2023.
-.. [2] G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+.. [1] Y. Gao, R. Kyng, D. A. Spielman, "Robust and practical solution of Laplacian equations by approximate
+   elimination", arXiv:2303.00709, 2023.
 """
 
 from __future__ import annotations
@@ -27,10 +25,13 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from leyden.solve.absorb._absorb_kernels import random
+from leyden.solve.absorb._random import random
 from leyden.solve.absorb.cells import Cells
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
+
+#: Hash of the source that is compiled into the functions here from another file; see ``_absorb_kernels``.
+COMPILED_FROM = "9646cbf07790b7b7"
 
 #: Degrees that have a bucket of their own in the queue; higher ones share one for each doubling.
 EXACT_DEGREES = 128
@@ -67,7 +68,7 @@ class ApproximateCholesky:
         _solve(self.place, self.indptr, self.rows, self.entries, self.inverse, r, work, z)
 
 
-def approximate_cholesky(graph: Cells, ground: np.ndarray, seed: int, split: int = 1) -> ApproximateCholesky:
+def approximate_cholesky(graph: Cells, ground: np.ndarray, seed: int) -> ApproximateCholesky:
     """Factor the Laplacian of a graph plus a diagonal.
 
     Parameters
@@ -77,10 +78,8 @@ def approximate_cholesky(graph: Cells, ground: np.ndarray, seed: int, split: int
     ground : float64, shape (n,)
         The diagonal, zero or more.
     seed : int
-    split : int, default 1
-        Edges that each is cut into.
     """
-    found = _eliminate(graph.indptr, graph.index, graph.weights, ground, np.uint64(seed), split)
+    found = _eliminate(graph.indptr, graph.index, graph.weights, ground, np.uint64(seed))
     return ApproximateCholesky(*found)
 
 
@@ -119,10 +118,10 @@ def _put_in(v, bucket, first, following, preceding):
 
 
 @_compiled
-def _half_edges(indptr, index, weights, split):
+def _half_edges(indptr, index, weights):
     """Every edge as two halves, ``2e`` and ``2e + 1``: the vertex it leads to, and the next half of the same vertex."""
     n = len(indptr) - 1
-    count = split * (indptr[n] // 2)
+    count = indptr[n] // 2
     to, following = np.empty(2 * count, np.int32), np.empty(2 * count, np.int64)
     weight = np.empty(count)
     head, degree = np.full(n, -1, np.int64), np.zeros(n, np.int64)
@@ -132,14 +131,13 @@ def _half_edges(indptr, index, weights, split):
             b = index[k]
             if b <= a:
                 continue
-            for _ in range(split):
-                weight[e] = weights[k] / split
-                to[2 * e], to[2 * e + 1] = b, a
-                following[2 * e], following[2 * e + 1] = head[a], head[b]
-                head[a], head[b] = 2 * e, 2 * e + 1
-                degree[a] += 1
-                degree[b] += 1
-                e += 1
+            weight[e] = weights[k]
+            to[2 * e], to[2 * e + 1] = b, a
+            following[2 * e], following[2 * e + 1] = head[a], head[b]
+            head[a], head[b] = 2 * e, 2 * e + 1
+            degree[a] += 1
+            degree[b] += 1
+            e += 1
     return to, following, weight, head, degree
 
 
@@ -169,121 +167,137 @@ def _longer(array, count):
 
 
 @_compiled
-def _eliminate(indptr, index, weights, ground, seed, split):
+def _fewer(u, degree, lowest, queue):
+    """One edge less for a vertex; the lowest bucket that may now hold one."""
+    first, after, before = queue
+    old = _bucket(degree[u])
+    degree[u] -= 1
+    new = _bucket(degree[u])
+    if new != old:
+        _take_out(u, old, first, after, before)
+        _put_in(u, new, first, after, before)
+    return min(lowest, new)
+
+
+@_compiled
+def _more(u, degree, queue):
+    """One edge more for a vertex."""
+    first, after, before = queue
+    old = _bucket(degree[u])
+    degree[u] += 1
+    if _bucket(degree[u]) != old:
+        _take_out(u, old, first, after, before)
+        _put_in(u, _bucket(degree[u]), first, after, before)
+
+
+@_compiled
+def _chosen(sums, i, count, uniform):
+    """The neighbour after i that a number in [0, 1) chooses, with a probability in proportion to its weight."""
+    remain = (1.0 - uniform) * sums[i + 1]
+    low, high = i + 1, count - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sums[middle] >= remain:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@_compiled
+def _gather(v, edges, degree, lowest, queue, slot, halves, neighbours, sizes):
+    """Neighbours of a vertex, edges side by side added up; how many, their weight, and the lowest bucket."""
+    to, following, weight, head = edges
+    count, total, h = 0, 0.0, head[v]
+    while h >= 0:
+        w, u, onward = weight[h >> 1], to[h], following[h]
+        if w > 0:
+            total += w
+            if slot[u] < 0:
+                halves[count], neighbours[count], sizes[count] = h, u, w
+                slot[u] = count
+                count += 1
+            else:
+                sizes[slot[u]] += w
+                weight[h >> 1] = 0.0
+                lowest = _fewer(u, degree, lowest, queue)
+        h = onward
+    for i in range(count):
+        slot[neighbours[i]] = -1
+    return count, total, lowest
+
+
+@_compiled
+def _replace(count, total, seed, drawn, edges, tied, degree, lowest, queue, halves, neighbours, sizes, sums):
+    """A random tree in the place of the clique between neighbours, sorted; the ground is neighbour −1."""
+    to, following, weight, head = edges
+    sums[count] = 0.0
+    for i in range(count - 1, -1, -1):
+        sums[i] = sums[i + 1] + sizes[i]
+    for i in range(count):
+        u, h, t, new = neighbours[i], halves[i], np.int64(-2), 0.0
+        if i + 1 < count:
+            t = neighbours[_chosen(sums, i, count, random(seed, drawn + i))]
+            new = sizes[i] * sums[i + 1] / total
+        if u >= 0 and t >= 0 and new > 0:
+            # The half at u stays where it is and leads to t; the other moves to t and leads to u.
+            weight[h >> 1] = new
+            to[h ^ 1], to[h] = t, u
+            following[h], head[t] = head[t], h
+            _more(t, degree, queue)
+            continue
+        if t == -1:
+            tied[u] += new
+        if u == -1 and t >= 0:
+            tied[t] += new
+        if u >= 0:
+            weight[h >> 1] = 0.0
+            lowest = _fewer(u, degree, lowest, queue)
+    return lowest
+
+
+@_compiled
+def _eliminate(indptr, index, weights, ground, seed):
     """Eliminate all vertices; the arrays of :class:`ApproximateCholesky`."""
     n = len(indptr) - 1
-    to, following, weight, head, degree = _half_edges(indptr, index, weights, split)
-    tied = ground.copy()
+    to, following, weight, head, degree = _half_edges(indptr, index, weights)
+    edges, tied = (to, following, weight, head), ground.copy()
     first = np.full(EXACT_DEGREES + 64, -1, np.int64)
-    after, before = np.empty(n, np.int64), np.empty(n, np.int64)
-    for i in range(n):
-        v = n - 1 - i
-        _put_in(v, _bucket(degree[v]), first, after, before)
-    place = np.empty(n, np.int32)
+    queue = (first, np.empty(n, np.int64), np.empty(n, np.int64))
+    for v in range(n - 1, -1, -1):
+        _put_in(v, _bucket(degree[v]), *queue)
+    place, slot = np.empty(n, np.int32), np.full(n, -1, np.int64)
     columns, inverse = np.zeros(n + 1, np.int64), np.zeros(n)
     rows, entries = np.empty(len(weight) + n, np.int32), np.empty(len(weight) + n)
-    copies, slot = np.zeros(n, np.int32), np.zeros(n, np.int64)
-    halves, neighbours, sizes = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64)
-    sums = np.empty(65)
-    filled, lowest, drawn = np.int64(0), 0, np.int64(0)
+    halves, neighbours, sizes, sums = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64), np.empty(65)
+    filled, lowest, drawn = np.int64(0), np.int64(0), np.int64(0)
     for step in range(n):
         while first[lowest] < 0:
             lowest += 1
         v = first[lowest]
-        _take_out(v, lowest, first, after, before)
+        _take_out(v, lowest, *queue)
         place[v] = step
         if degree[v] + 1 > len(halves):
             room = 2 * (degree[v] + 1)
-            halves, neighbours, sizes = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room)
-            sums = np.empty(room + 1)
-        # Edges side by side are added up; ``slot`` is where the last copy of a neighbour stands, ``copies`` how many.
-        count, total, h = 0, tied[v], head[v]
-        while h >= 0:
-            w, u, onward = weight[h >> 1], to[h], following[h]
-            if w > 0:
-                total += w
-                if copies[u] < split:
-                    halves[count], neighbours[count], sizes[count] = h, u, w
-                    slot[u] = count
-                    copies[u] += 1
-                    count += 1
-                else:
-                    sizes[slot[u]] += w
-                    weight[h >> 1] = 0.0
-                    old = _bucket(degree[u])
-                    degree[u] -= 1
-                    if _bucket(degree[u]) != old:
-                        _take_out(u, old, first, after, before)
-                        _put_in(u, _bucket(degree[u]), first, after, before)
-                        lowest = min(lowest, _bucket(degree[u]))
-            h = onward
-        for i in range(count):
-            copies[neighbours[i]] = 0
+            halves, neighbours = np.empty(room, np.int64), np.empty(room, np.int64)
+            sizes, sums = np.empty(room), np.empty(room + 1)
+        count, total, lowest = _gather(v, edges, degree, lowest, queue, slot, halves, neighbours, sizes)
+        total += tied[v]
         if filled + count > len(rows):
-            room = 2 * (filled + count)
-            rows, entries = _longer(rows, room), _longer(entries, room)
-        begin = filled
+            rows, entries = _longer(rows, 2 * (filled + count)), _longer(entries, 2 * (filled + count))
         for i in range(count):
-            f = sizes[i] / total
-            if i > 0 and split > 1 and copies[neighbours[i]] > 0:
-                entries[slot[neighbours[i]]] += f
-            else:
-                rows[filled], entries[filled] = neighbours[i], f
-                slot[neighbours[i]] = filled
-                copies[neighbours[i]] = 1
-                filled += 1
-        for k in range(begin, filled):
-            copies[rows[k]] = 0
+            rows[filled + i], entries[filled + i] = neighbours[i], sizes[i] / total
+        filled += count
         columns[step + 1] = filled
         inverse[step] = 1.0 / total if total > 0 else 0.0
         if tied[v] > 0:
             halves[count], neighbours[count], sizes[count] = -1, -1, tied[v]
             count += 1
         _sort_by_weight(halves, neighbours, sizes, count)
-        sums[count] = 0.0
-        for i in range(count - 1, -1, -1):
-            sums[i] = sums[i + 1] + sizes[i]
-        for i in range(count):
-            u, h = neighbours[i], halves[i]
-            j = count
-            if i + 1 < count:
-                left = sums[i + 1]
-                remain = (1.0 - random(seed, drawn)) * left
-                drawn += 1
-                # The first j after i with sums[j + 1] < remain <= sums[j].
-                low, high = i + 1, count - 1
-                while low < high:
-                    middle = (low + high + 1) // 2
-                    if sums[middle] >= remain:
-                        low = middle
-                    else:
-                        high = middle - 1
-                j = low
-                new = sizes[i] * left / total
-            t = neighbours[j] if j < count else -2
-            if u >= 0 and t >= 0 and u != t and new > 0:
-                # The half at u stays where it is and leads to t; the other moves from v to t and leads to u.
-                weight[h >> 1] = new
-                to[h ^ 1], to[h] = t, u
-                following[h], head[t] = head[t], h
-                old = _bucket(degree[t])
-                degree[t] += 1
-                if _bucket(degree[t]) != old:
-                    _take_out(t, old, first, after, before)
-                    _put_in(t, _bucket(degree[t]), first, after, before)
-                continue
-            if t == -1 and u >= 0:
-                tied[u] += new
-            if u == -1 and t >= 0:
-                tied[t] += new
-            if u >= 0:
-                weight[h >> 1] = 0.0
-                old = _bucket(degree[u])
-                degree[u] -= 1
-                if _bucket(degree[u]) != old:
-                    _take_out(u, old, first, after, before)
-                    _put_in(u, _bucket(degree[u]), first, after, before)
-                    lowest = min(lowest, _bucket(degree[u]))
+        lowest = _replace(
+            count, total, seed, drawn, edges, tied, degree, lowest, queue, halves, neighbours, sizes, sums
+        )
+        drawn += count
     rows, entries = rows[:filled].copy(), entries[:filled].copy()
     for k in range(filled):
         rows[k] = place[rows[k]]

@@ -1,4 +1,4 @@
-"""Cells: rows of a table grouped by the level of one factor, equal rows added up.
+"""Cells: rows of a table grouped by the level of one factor, equal rows added up where there are many.
 
 Rows are grouped by a counting sort: a histogram of the codes, then every row to its place. Rows of one group that agree
 in the other factor are found with a table of where each of its levels was last seen. Nothing is compared.
@@ -16,6 +16,9 @@ from leyden.solve.absorb import _absorb_kernels
 from leyden.solve.absorb.threads import PARTS, Threads, ranges, ranges_by_work
 
 kernels: Any = _absorb_kernels
+
+#: Share of rows that repeat others up to which they are not added up.
+FEW_REPEATS = 0.1
 
 #: Weights that are all one.
 ONES = np.ones(1)
@@ -115,7 +118,11 @@ def grouped(
 
 
 def merged(rows: Cells, levels: int, threads: Threads) -> Cells:
-    """Rows of one level that agree in the other factor, of ``levels`` levels, as one cell."""
+    """Rows of one level that agree in the other factor, of ``levels`` levels, as one cell.
+
+    Where they are few they stay as they are: nothing needs them to be one, and cells that all weigh one take no memory
+    for weights.
+    """
     counts = np.zeros(rows.levels, np.int64)
     parts = ranges_by_work(rows.indptr, threads.count)
 
@@ -123,7 +130,7 @@ def merged(rows: Cells, levels: int, threads: Threads) -> Cells:
         kernels.distinct(rows.indptr, rows.index, first, last, np.full(levels, -1, np.int32), counts)
 
     threads.each(distinct, parts)
-    if counts.sum() == len(rows):
+    if counts.sum() >= (1 - FEW_REPEATS) * len(rows):
         return rows
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     index, weights = np.empty(indptr[-1], np.int32), aligned.empty(max(int(indptr[-1]), 1))

@@ -21,7 +21,7 @@ import numpy as np
 from leyden.solve.absorb import _absorb_kernels
 from leyden.solve.absorb.projection import Projection
 from leyden.solve.absorb.table import Table
-from leyden.solve.absorb.threads import Threads, ranges
+from leyden.solve.absorb.threads import ranges
 
 kernels: Any = _absorb_kernels
 
@@ -110,17 +110,14 @@ def normalise(effects: list[np.ndarray], parts: Parts, penalties: Sequence[float
     effects[f] += means[for_f]
 
 
-def singletons(table: Table, penalties: Sequence[float], threads: Threads) -> int:
+def singletons(projection: Projection) -> int:
     """Rows that are alone in their level of a fixed factor."""
+    table, threads = projection.table, projection.threads
     parts = ranges(table.rows, threads.count)
     alone = []
-    for codes, count, penalty in zip(table.codes, table.levels, penalties, strict=True):
-        if penalty == 0:
-            counts = np.zeros((len(parts), count), np.int64)
-            threads.each(
-                kernels.count, [(codes, a, b, table.weights, table.mask, counts[k]) for k, (a, b) in enumerate(parts)]
-            )
-            single = counts.sum(0) == 1
+    for f, codes in enumerate(table.codes):
+        if projection.penalties[f] == 0:
+            single = projection.row_counts(f) == 1
             if single.any():
                 alone.append((codes, single))
     if not alone:

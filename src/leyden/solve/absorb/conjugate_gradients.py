@@ -2,8 +2,8 @@ r"""Preconditioned conjugate gradients, several right-hand sides side by side.
 
 Each lane runs its own recurrence [1]_; a product with the matrix and one with the preconditioner serve all of them. The
 coefficients of a lane are those of a Lanczos process: the least eigenvalue θ of its tridiagonal matrix bounds the least
-eigenvalue of ``M⁻¹ S`` that the right-hand side sees from above, and comes close to it long before convergence. The error
-in the energy norm then is about ``√(rᵀ M⁻¹ r / θ)`` or less. This says when to stop; it is not a certificate.
+eigenvalue of ``M⁻¹ S`` that the right-hand side sees from above, and comes close to it long before convergence. The
+error in the energy norm then is about ``√(rᵀ M⁻¹ r / θ)`` or less. This says when to stop; it is not a certificate.
 
 References
 ----------
@@ -29,7 +29,7 @@ LANES = _absorb_kernels.LANES
 SINGULAR = 1e-15
 
 #: Iterations without a smaller residual after which rounding has the word.
-STAGNANT = 50
+STAGNANT = 200
 
 
 class Operator(Protocol):
@@ -121,7 +121,7 @@ def solve(
     for k in range(most + 1):
         targets = np.maximum(tol**2 * left, floor)
         done = np.all((rz <= least * targets) | ~live)
-        if k == check or done or k == most:
+        if done or k in (check, most):
             least = ritz(alphas, betas)
             done = np.all((rz <= least * targets) | ~live)
             check = next(checks) if k == check else check

@@ -16,12 +16,20 @@ eliminated are vertices as well, with nothing of their own to carry.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
 
 from leyden import aligned
-from leyden.solve.absorb.cells import Cells
+from leyden.solve.absorb import _absorb_kernels
+from leyden.solve.absorb._prefetch import AHEAD, prefetch_row
+from leyden.solve.absorb.cells import ONES, Cells
+
+kernels: Any = _absorb_kernels
+
+#: Hash of the sources that are compiled into the functions here from other files; see ``_absorb_kernels``.
+COMPILED_FROM = "019729f817192b6b"
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
@@ -70,7 +78,8 @@ def forest_of_graph(graph: Cells, ground: np.ndarray) -> Forest:
 def forest_of_cells(cells: Cells, ground: np.ndarray) -> Forest:
     """Of levels that are joined by rows of cells; the rows are vertices after them."""
     size = len(ground)
-    counts = np.bincount(cells.index, minlength=size)
+    counts = np.zeros(size, np.int64)
+    kernels.count(cells.index, 0, len(cells), ONES, 0, counts)
     indptr = np.concatenate([[0], np.cumsum(counts)])
     rows = np.empty(len(cells), np.int32)
     _transpose(cells.indptr, cells.index, indptr[:-1].copy(), rows)
@@ -92,6 +101,7 @@ def _transpose(indptr, index, places, rows):
     """Rows of the cells of each level."""
     for i in range(len(indptr) - 1):
         for k in range(indptr[i], indptr[i + 1]):
+            prefetch_row(rows, places[index[min(k + AHEAD, len(index) - 1)]])
             j = index[k]
             rows[places[j]] = i
             places[j] += 1
@@ -147,7 +157,10 @@ def _number(order, parent, label, levels):
 
 @_compiled
 def _walk_cells(indptr, index, weights, mask, back, rows, ground, start):
-    """Breadth first through levels and rows of cells in turn; rows are numbered after the levels."""
+    """Breadth first through levels and rows of cells in turn, until all levels are found.
+
+    Rows are numbered after the levels.
+    """
     n, m = len(ground), len(indptr) - 1
     order, parent = np.empty(n + m, np.int32), np.full(n + m, ROOT, np.int32)
     weight, label = np.zeros(n + m), np.full(n + m, -1, np.int32)
@@ -158,9 +171,11 @@ def _walk_cells(indptr, index, weights, mask, back, rows, ground, start):
             seen[v], parent[v], weight[v] = True, GROUND, ground[v]
             order[end] = v
             end += 1
-    at = 0
+    at, missing = 0, n
+    for v in range(n):
+        missing -= seen[v] or back[v] == back[v + 1]
     while True:
-        while done < end:
+        while done < end and missing > 0:
             v = order[done]
             done += 1
             if v >= n:
@@ -180,6 +195,7 @@ def _walk_cells(indptr, index, weights, mask, back, rows, ground, start):
                         seen[u], parent[u], weight[u] = True, n + i, weights[c & mask]
                         order[end] = u
                         end += 1
+                        missing -= 1
         while at < n and seen[start[at]]:
             at += 1
         if at == n:
@@ -187,6 +203,7 @@ def _walk_cells(indptr, index, weights, mask, back, rows, ground, start):
         seen[start[at]] = True
         order[end] = start[at]
         end += 1
+        missing -= back[start[at]] < back[start[at] + 1]
     order = order[:end].copy()
     parts = _number(order, parent, label, n)
     return order, parent, weight, label, parts

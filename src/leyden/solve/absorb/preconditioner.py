@@ -1,8 +1,9 @@
 """Preconditioners of the Schur complement: its diagonal, and its diagonal blocks factored approximately.
 
 The block of one factor g is the Schur complement of the factor that is eliminated and g alone: a graph. For two factors
-it is all of S. For more it is additive Schwarz over the pairs with the factor that is eliminated [1]_: what two of the
-others share beside that is left to conjugate gradients.
+it is all of S. For more this is additive Schwarz over pairs of factors [1]_: those with the factor that is eliminated,
+and those of others with many levels, since two of them may be nested in one another but for a few rows. What small
+factors share with others has a small rank, and is left to conjugate gradients.
 
 References
 ----------
@@ -74,11 +75,33 @@ def _dense(elimination: Elimination, ground: np.ndarray) -> Preconditioner:
     return solve
 
 
-def blocks(parts: list[tuple[slice, Preconditioner]]) -> Preconditioner:
-    """Preconditioners of parts of the rows, side by side."""
+def pair(elimination: Elimination, penalty: float, seed: int) -> Preconditioner:
+    """Two factors together, the larger before the smaller; ``penalty`` is that of the smaller."""
+    inner = block(elimination, penalty, seed)
+    larger = elimination.cells.levels
 
     def solve(r: np.ndarray, z: np.ndarray) -> None:
+        rest = elimination.right_side(r[:larger], r[larger:])
+        smaller = np.empty_like(rest)
+        inner(rest, smaller)
+        z[:larger] = elimination.back_substitute(r[:larger], smaller)
+        z[larger:] = smaller
+
+    return solve
+
+
+def additive(parts: list[tuple[np.ndarray, Preconditioner]], size: int) -> Preconditioner:
+    """Preconditioners of parts of the rows that may overlap, each row shared between those it is in."""
+    shares = np.zeros(size)
+    for rows, _ in parts:
+        shares[rows] += 1
+    shares = 1 / np.sqrt(np.maximum(shares, 1))[:, None]
+
+    def solve(r: np.ndarray, z: np.ndarray) -> None:
+        z[:] = 0
         for rows, part in parts:
-            part(r[rows], z[rows])
+            there = np.empty((len(rows), r.shape[1]))
+            part((shares[rows] * r[rows]), there)
+            z[rows] += shares[rows] * there
 
     return solve

@@ -7,6 +7,7 @@ replaced by approximate Cholesky factors, once for all columns, and the run goes
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ LANES = _absorb_kernels.LANES
 
 #: Iterations with the diagonal before it is asked whether to go on with it.
 TRIAL = 24
-#: Iterations with the diagonal that cost as much as approximate Cholesky factors and the iterations with them.
+#: Iterations with the diagonal that cost as much as approximate Cholesky factors and the iterations with them: if more
+#: are ahead at the pace so far, or if so many more were not enough, factors it is.
 PATIENCE = 60
 #: Iterations at most.
 MOST_ITERATIONS = 20_000
@@ -87,6 +89,13 @@ class Projection:
             out[f] = self._rest_totals[self.starts[k] : self.starts[k + 1]]
         return out
 
+    def row_counts(self, f: int) -> np.ndarray:
+        """Rows of each level of a factor, those of no weight not counted."""
+        if f == self.order[0]:
+            return self._counts.sum(0)
+        table = self.table
+        return level_counts(table.codes[f], table.levels[f], table.weights, self.threads)[0].sum(0)
+
     def _complement(self) -> None:
         """S, the diagonal of it, and the first preconditioner."""
         self.complement = complement(self.elimination, self.penalty_diagonal)
@@ -123,25 +132,27 @@ class Projection:
         """Cells of the factor that is eliminated with one other."""
         return self.elimination.cells if len(self.order) == 2 else self._merged_pair(f)
 
-    def solve(self, sums: list[np.ndarray], squares: np.ndarray, tol: float) -> list[np.ndarray]:
+    def solve(self, sums: list[np.ndarray], squares: np.ndarray, given: np.ndarray, tol: float) -> list[np.ndarray]:
         """Effects of every column, (groups, levels, 4) a factor.
 
         Parameters
         ----------
         sums : list of float64 arrays, shape (groups, levels, 4)
             ``DᵀW v`` by factor.
-        squares : float64, shape (width,)
+        squares : float64, shape (columns,)
             ``vᵀW v``.
+        given : float64, shape (columns,)
+            That of the columns as they were given: what rounding is in proportion to.
         tol : float
             Error of what is left of a column, relative to it.
         """
-        first, effects = self.order[0], self.table.by_level()
-        for g, column in enumerate(self.table.groups):
-            b0 = sums[first][g]
-            rest = self._joined(sums, g)
-            taken = np.einsum("ij,ij,i->j", b0, b0, self.elimination.inverse)
-            left = np.maximum(squares[column : column + LANES] - taken, 0.0)
-            floor = (ROUNDED * squares[column : column + LANES]) * ROUNDED
+        first, groups = self.order[0], len(sums[0])
+        effects = [aligned.zeros((groups, count, LANES)) for count in self.table.levels]
+        for g in range(groups):
+            lanes = slice(g * LANES, (g + 1) * LANES)
+            b0, rest = sums[first][g], self._joined(sums, g)
+            left = np.maximum(squares[lanes] - np.einsum("ij,ij,i->j", b0, b0, self.elimination.inverse), 0.0)
+            floor = (ROUNDED * given[lanes]) * ROUNDED
             z = self._conjugate(self.elimination.right_side(b0, rest), left, floor, tol) if self.size else rest
             effects[first][g] = self.elimination.back_substitute(b0, z)
             for k, f in enumerate(self.order[1:]):
@@ -154,11 +165,12 @@ class Projection:
 
     def _conjugate(self, b: np.ndarray, left: np.ndarray, floor: np.ndarray, tol: float) -> np.ndarray:
         """Effects of the factors that are not eliminated, until their error is bounded as asked."""
-        most = TRIAL if self.preconditioner == "diagonal" else MOST_ITERATIONS
-        run = self._run(b, left, floor, tol, most, None)
-        if self.preconditioner == "diagonal" and not run.converged:
-            if run.ahead > PATIENCE:
-                self._factor()
+        trying = self.preconditioner == "diagonal"
+        run = self._run(b, left, floor, tol, TRIAL if trying else MOST_ITERATIONS, None)
+        if trying and not run.converged and run.ahead <= PATIENCE:
+            run = self._run(b, left, floor, tol, PATIENCE, run.x)
+        if trying and not run.converged:
+            self._factor()
             run = self._run(b, left, floor, tol, MOST_ITERATIONS, run.x)
         asked = tol
         for _ in range(SHARPER):
@@ -181,22 +193,36 @@ class Projection:
     def _factor(self) -> None:
         """Approximate Cholesky factors in the place of the diagonal."""
         self.preconditioner, self.least = "approximate Cholesky", 1.0
+        if len(self.order) == 2:
+            formed = self.complement if isinstance(self.complement, GraphComplement) else None
+            self._solve = preconditioner.block(self.elimination, self.penalties[self.order[1]], self.seed, formed)
+            return
         parts = []
-        for k, f in enumerate(self.order[1:]):
-            levels, penalty = self.table.levels[f], self.penalties[f]
-            formed = None
-            if len(self.order) == 2:
-                pair = self.elimination
-                formed = self.complement if isinstance(self.complement, GraphComplement) else None
-            else:
-                pair = Elimination(self._merged_pair(f), self.penalties[self.order[0]], levels, self.threads)
-            parts.append(
-                (
-                    slice(self.starts[k], self.starts[k + 1]),
-                    preconditioner.block(pair, penalty, self.seed + 2 * k, formed),
-                )
+        for k, f in enumerate(self.order[1:], 1):
+            block = preconditioner.block(self._eliminated(0, k), self.penalties[f], self.seed + 2 * k)
+            parts.append((self._places(k), block))
+        large = [k for k, f in enumerate(self.order) if k and self.table.levels[f] > preconditioner.DENSE]
+        for number, (k, m) in enumerate(itertools.combinations(large, 2)):
+            solver = preconditioner.pair(
+                self._eliminated(k, m), self.penalties[self.order[m]], self.seed + 2 * (number + len(self.order))
             )
-        self._solve = parts[0][1] if len(parts) == 1 else preconditioner.blocks(parts)
+            parts.append((np.concatenate([self._places(k), self._places(m)]), solver))
+        self._solve = preconditioner.additive(parts, self.size)
+
+    def _places(self, k: int) -> np.ndarray:
+        """Rows of S of the factor that comes as number ``k`` by levels, the one that is eliminated being number 0."""
+        return np.arange(self.starts[k - 1], self.starts[k])
+
+    def _eliminated(self, k: int, m: int) -> Elimination:
+        """Two factors alone, by number, the first eliminated."""
+        table, f, g = self.table, self.order[k], self.order[m]
+        if k == 0:
+            cells = self._merged_pair(g)
+        else:
+            counts, parts = level_counts(table.codes[f], table.levels[f], table.weights, self.threads)
+            rows = grouped(table.codes[f], table.codes[g], counts, parts, table.weights, self.threads)
+            cells = merged(rows, table.levels[g], self.threads)
+        return Elimination(cells, self.penalties[f], table.levels[g], self.threads)
 
     def _residual_energy(self, b: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Bounds on ``rᵀ S⁺ r``, ``r = b − S x``."""

@@ -39,7 +39,7 @@ KINDS = ("iid", "HC1", "CRV1")
 #: Rows whose scores are made at once.
 BLOCK = 65_536
 
-#: Rows ``first:last`` of the covariates, effects taken off.
+#: Rows ``first:last`` of something.
 Reader = Callable[[int, int], np.ndarray]
 
 
@@ -76,13 +76,15 @@ class Covariance:
 
 def covariance(
     x: np.ndarray | Reader,
-    residuals: np.ndarray,
+    residuals: np.ndarray | Reader,
     weights: np.ndarray | None = None,
     kind: str = "iid",
     clusters: Sequence[np.ndarray] | None = None,
     df: int = 0,
     *,
+    rows: int | None = None,
     gram: np.ndarray | None = None,
+    rss: float | None = None,
     nested: int = 0,
     nested_factors: int = 0,
     least_clusters: bool = True,
@@ -93,7 +95,7 @@ def covariance(
     ----------
     x : float64, shape (n, p), or a function of first and last row
         Covariates, effects taken off.
-    residuals : float64, shape (n,)
+    residuals : float64, shape (n,), or a function of first and last row
     weights : float64, shape (n,), optional
         Rows of weight zero count for nothing.
     kind : "iid", "HC1" or "CRV1"
@@ -101,8 +103,12 @@ def covariance(
         For ``"CRV1"``.
     df : int
         Parameters that were absorbed; those of ``x`` come on top.
+    rows : int, optional
+        n, where residuals are a function.
     gram : float64, shape (p, p), optional
         ``X̃ᵀWX̃`` where it is known.
+    rss : float, optional
+        ``Σ w e²`` where it is known.
     nested : int
         Of the parameters absorbed, those of factors that are nested in a cluster variable; see :func:`nested_in`.
     nested_factors : int
@@ -116,8 +122,11 @@ def covariance(
     """
     if kind not in KINDS:
         raise OptionError(f"kind={kind!r} is not one of {', '.join(KINDS)}")
-    rows = len(residuals)
-    read: Reader = x if callable(x) else (lambda first, last: x[first:last])
+    if rows is None:
+        if callable(residuals):
+            raise OptionError("rows must be given where residuals are a function")
+        rows = len(residuals)
+    read, left = _reader(x), _reader(residuals)
     w = np.ones(1) if weights is None else np.asarray(weights, np.float64)
     n = rows if weights is None else int(np.count_nonzero(w))
     if gram is None:
@@ -125,19 +134,20 @@ def covariance(
     bread = np.linalg.inv(gram)
     k = len(gram) + df
     if kind == "CRV1":
-        return _clustered(read, residuals, w, clusters, bread, n, k - nested + nested_factors, least_clusters)
+        return _clustered(read, left, w, clusters, bread, n, k - nested + nested_factors, least_clusters)
     if n <= k:
         raise DataError(f"{n:,} rows leave no degrees of freedom to {k:,} parameters")
     if kind == "iid":
-        variance = _sum(lambda a, b: (_cut(w, a, b) * residuals[a:b] ** 2).sum(), rows) / (n - k)
-        return Covariance(variance * bread, kind, k, n - k)
-    meat = _sum(lambda a, b: _outer(_scores(read, residuals, w, a, b)), rows)
+        if rss is None:
+            rss = _sum(lambda a, b: (_cut(w, a, b) * left(a, b) ** 2).sum(), rows)
+        return Covariance(rss / (n - k) * bread, kind, k, n - k)
+    meat = _sum(lambda a, b: _outer(_scores(read, left, w, a, b)), rows)
     return Covariance(n / (n - k) * bread @ meat @ bread, kind, k, n - k)
 
 
 def _clustered(
     read: Reader,
-    residuals: np.ndarray,
+    residuals: Reader,
     w: np.ndarray,
     clusters: Sequence[np.ndarray] | None,
     bread: np.ndarray,
@@ -164,8 +174,8 @@ def _clustered(
     total = np.zeros_like(bread)
     for code, count, sign in zip(codes, counts, (1, 1, -1), strict=False):
         sums = np.zeros((int(code.max()) + 1, len(bread)))
-        for a in range(0, len(residuals), BLOCK):
-            b = min(a + BLOCK, len(residuals))
+        for a in range(0, len(code), BLOCK):
+            b = min(a + BLOCK, len(code))
             scores = _scores(read, residuals, w, a, b)
             for j in range(len(bread)):
                 sums[:, j] += np.bincount(code[a:b], scores[:, j], len(sums))
@@ -180,7 +190,9 @@ def nested_in(codes: np.ndarray, cluster: np.ndarray) -> bool:
     """Whether all rows of a level are of one cluster, for every level."""
     low = np.full(int(codes.max()) + 1, np.iinfo(np.int64).max)
     high = np.full(len(low), -1, np.int64)
-    cluster = np.unique(np.asarray(cluster), return_inverse=True)[1]
+    cluster = np.asarray(cluster)
+    if cluster.dtype.kind not in "iu" or cluster.min() < 0:
+        cluster = np.unique(cluster, return_inverse=True)[1]
     np.minimum.at(low, codes, cluster)
     np.maximum.at(high, codes, cluster)
     return bool(np.all((low == high) | (high < 0)))
@@ -194,8 +206,12 @@ def _semidefinite(matrix: np.ndarray) -> tuple[np.ndarray, bool]:
     return (vectors * np.maximum(values, 0.0)) @ vectors.T, True
 
 
-def _scores(read: Reader, residuals: np.ndarray, w: np.ndarray, first: int, last: int) -> np.ndarray:
-    return read(first, last) * (_cut(w, first, last) * residuals[first:last])[:, None]
+def _reader(array: np.ndarray | Reader) -> Reader:
+    return array if callable(array) else (lambda first, last: array[first:last])
+
+
+def _scores(read: Reader, residuals: Reader, w: np.ndarray, first: int, last: int) -> np.ndarray:
+    return read(first, last) * (_cut(w, first, last) * residuals(first, last))[:, None]
 
 
 def _cut(w: np.ndarray, first: int, last: int) -> np.ndarray:

@@ -21,13 +21,15 @@ import numpy as np
 from leyden import aligned
 from leyden.solve.absorb import _absorb_kernels
 from leyden.solve.absorb.cells import Cells, merged
-from leyden.solve.absorb.threads import PARTS, Threads, ranges_by_work, scatters
+from leyden.solve.absorb.threads import LEAST_SCATTERS, PARTS, Threads, ranges, ranges_by_work, scatters
 
 kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES
 
 #: Cells of levels with one cell, as a share of all, from which the others are copied to be gone through alone.
 MANY_SINGLE = 0.25
+#: Cells a level that make another part of a product worth its while.
+WORTH = 8
 #: Edges of the graph a cell, up to which it is formed.
 FEW_EDGES = 1.5
 
@@ -88,19 +90,27 @@ class CellComplement:
             if np.count_nonzero(~many) > MANY_SINGLE * len(cells):
                 cells, inverse = cells.of_many(), inverse[many]
         self.cells, self.inverse, self.diagonal, self.threads = cells, inverse, diagonal, elimination.threads
-        self._parts = ranges_by_work(cells.indptr, scatters(32 * elimination.size))
-        self._sums = aligned.zeros((len(self._parts), elimination.size, LANES))
+        # Parts cost their zeros and their merge: no more of them than what is added to them is worth.
+        worth = max(LEAST_SCATTERS, len(cells) // (WORTH * elimination.size))
+        self._parts = ranges_by_work(cells.indptr, min(worth, scatters(64 * elimination.size)))
+        self._lines = aligned.zeros((len(self._parts), elimination.size, 2 * LANES))
         self._kernel = kernels.schur_product if cells.index.ndim == 1 else kernels.schur_product_many
+        self._merges = ranges(elimination.size, PARTS)
+        self._dots = np.zeros((len(self._merges), LANES))
 
     def product(self, z: np.ndarray, out: np.ndarray, dots: np.ndarray) -> None:
         """``out = S z`` and ``dots = zᵀ S z``, lane by lane."""
 
-        def add(part: tuple[int, int], sums: np.ndarray) -> None:
-            sums[:] = 0
-            self._kernel(*self.cells.arrays, self.inverse, *part, z, sums)
+        def add(part: tuple[int, int], lines: np.ndarray) -> None:
+            kernels.spread(z, lines)
+            self._kernel(*self.cells.arrays, self.inverse, *part, lines)
 
-        self.threads.each(add, zip(self._parts, self._sums, strict=True))
-        kernels.merge_parts(self._sums, self.diagonal, z, out, dots)
+        self.threads.each(add, zip(self._parts, self._lines, strict=True))
+        self.threads.each(
+            kernels.merge_lines,
+            [(self._lines, self.diagonal, z, *part, out, self._dots[k]) for k, part in enumerate(self._merges)],
+        )
+        dots[:] = self._dots.sum(0)
 
 
 class GraphComplement:
@@ -158,6 +168,9 @@ def graph_complement(
 
 def sampled_graph(elimination: Elimination, cells: Cells, inverse: np.ndarray, seed: int) -> Cells:
     """A graph of less edges than ``cells`` whose expectation is that of S."""
+    if cells.mask:
+        cells = Cells(cells.indptr, cells.index.copy(), cells.weights.copy())
+        kernels.sort_rows(cells.indptr, cells.index, cells.weights)
     counts, key = np.zeros(elimination.size, np.int64), np.uint64(seed)
     kernels.tree_counts(*cells.arrays, key, counts)
 

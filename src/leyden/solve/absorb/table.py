@@ -18,7 +18,7 @@ kernels: Any = _absorb_kernels
 LANES = _absorb_kernels.LANES
 
 #: Rows of a block: the target and a few covariates of it stay in the cache of a processor.
-BLOCK = 4096
+BLOCK = 8192
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,12 @@ class Table:
         n = len(y)
         x = np.zeros((n, 0)) if x is None else np.asarray(x)
         x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
-        codes = [np.ascontiguousarray(f, np.int32) for f in factors]
+        codes = [_codes(np.asarray(f), k) for k, f in enumerate(factors)]
         w = ONES if weights is None else np.ascontiguousarray(weights, np.float64)
         if n == 0:
             raise DataError("there are no rows")
+        if not codes:
+            raise OptionError("there must be at least one factor")
         if x.ndim != 2 or len(x) != n or y.ndim != 1 or any(c.shape != (n,) for c in codes):
             shapes = [c.shape for c in codes]
             raise DataError(f"y has shape {y.shape}, x {x.shape}, and factors {shapes}: they must have rows in common")
@@ -62,11 +64,9 @@ class Table:
             if not (np.all(w >= 0) and np.all(np.isfinite(w))):
                 wrong = int(np.argmin((w >= 0) & np.isfinite(w)))
                 raise DataError("a weight is negative or not finite", where=f"row {wrong:,}")
+            if not w.any():
+                raise DataError("no row has a weight above zero")
             w = np.append(w, 0.0) if n == 1 else w
-        for f, c in enumerate(codes):
-            if c.min() < 0:
-                k = int(np.argmin(c))
-                raise DataError(f"the codes of factor {f} begin at 0, this one is {c[k]}", where=f"row {k:,}")
         return cls(y, x, codes, tuple(int(c.max()) + 1 for c in codes), w)
 
     @property
@@ -134,6 +134,18 @@ class Table:
     def by_level(self) -> list[np.ndarray]:
         """Zeros, (groups, levels, 4) a factor."""
         return [aligned.zeros((len(self.groups), count, LANES)) for count in self.levels]
+
+
+def _codes(codes: np.ndarray, factor: int) -> np.ndarray:
+    """Codes of a factor as int32, from 0."""
+    if codes.dtype.kind not in "iu":
+        raise DataError(f"the codes of factor {factor} are {codes.dtype}, not integers")
+    if codes.size and codes.min() < 0:
+        k = int(np.argmin(codes))
+        raise DataError(f"the codes of factor {factor} begin at 0, this one is {codes.flat[k]}", where=f"row {k:,}")
+    if codes.size and codes.max() >= 2**31 - 1:
+        raise DataError(f"the codes of factor {factor} go up to {codes.max():,}, which is too many levels")
+    return np.ascontiguousarray(codes, np.int32)
 
 
 def penalties_of(penalties: Sequence[float] | None, factors: int) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class Threads:
 def ranges(count: int, parts: int) -> list[tuple[int, int]]:
     """``range(count)`` in about equal parts, none of them empty."""
     cuts = np.unique(np.linspace(0, count, min(parts, count) + 1).astype(np.int64))
-    return [(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [(int(a), int(b)) for a, b in pairwise(cuts)]
 
 
 def ranges_by_work(indptr: np.ndarray, parts: int) -> list[tuple[int, int]]:
@@ -52,7 +53,7 @@ def ranges_by_work(indptr: np.ndarray, parts: int) -> list[tuple[int, int]]:
     work = indptr[:-1] + np.arange(len(indptr) - 1)
     cuts = np.searchsorted(work, np.linspace(0, indptr[-1] + len(indptr) - 1, parts + 1)[1:-1])
     cuts = np.unique(np.concatenate([[0], cuts, [len(indptr) - 1]]))
-    return [(int(a), int(b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    return [(int(a), int(b)) for a, b in pairwise(cuts)]
 
 
 def scatters(nbytes: int) -> int:
