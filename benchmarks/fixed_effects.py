@@ -29,7 +29,7 @@ import numpy as np
 from harness import compare, peak_rss, repeat
 
 ROWS = int(float(os.environ.get("FIXED_EFFECTS_ROWS", 1e7)))
-REPEATS, AGREE, LIMIT_S = 3, 1e-8, 1800
+REPEATS, AGREE, LIMIT_S = 2, 1e-8, 240
 FOLDER = Path(tempfile.gettempdir()) / "leyden-benchmark-fixed-effects"
 DESIGNS = ("simple", "difficult")
 SYSTEMS = ("leyden", "pyfixest within", "pyfixest rust", "pyfixest numba", "hdfe-stream")

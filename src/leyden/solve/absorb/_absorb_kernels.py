@@ -401,7 +401,7 @@ def tree_counts(indptr, index, weights, mask, seed, counts):
 def tree_fill(indptr, index, weights, mask, inverse, seed, places, out, out_weights):
     """The edges of random trees whose expectation is the clique of each row, both ways.
 
-    As in :mod:`leyden.solve.absorb.approximate_cholesky`, in the order of the cells, which is to be that of their weights.
+    As in :mod:`leyden.solve.absorb.approximate_cholesky`, in the order of the cells, that of their weights.
     """
     sums = np.empty(64)
     for i in range(len(indptr) - 1):

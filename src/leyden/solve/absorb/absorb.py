@@ -10,10 +10,10 @@ every column v of ``[y x]`` is projected off the factors, ``ṽ = v − D a``, `
 least squares problem in what is left.
 
 The projection eliminates the factor of the most levels, whose block is diagonal, and runs conjugate gradients on the
-Schur complement of the others (:mod:`leyden.solve.absorb.schur`, :mod:`leyden.solve.absorb.conjugate_gradients`), four columns side
-by side. For two factors that is the Laplacian of a graph. Where it is well connected, a diagonal preconditioner is
-enough; where it is not — workers who hardly ever change their firm — an approximate Cholesky factorization takes its
-place (:mod:`leyden.solve.absorb.approximate_cholesky`).
+Schur complement of the others (:mod:`leyden.solve.absorb.schur`, :mod:`leyden.solve.absorb.conjugate_gradients`),
+four columns side by side. For two factors that is the Laplacian of a graph. Where it is well connected, a diagonal
+preconditioner is enough; where it is not — workers who hardly ever change their firm — an approximate Cholesky
+factorization takes its place (:mod:`leyden.solve.absorb.approximate_cholesky`).
 
 The small problem is that of the products ``G = ṼᵀWṼ + AᵀΛA``, with ``A`` the effects of all columns. They exceed the
 exact ones by ``EᵀHE``, H the normal matrix and E the error of the effects: an error of 1e-6 in the projection is one of

@@ -5,7 +5,8 @@ and the gradient ``R = DᵀWṽ − Λa``, which would be zero. With H the norma
 energy ``EᵀHE = RᵀH⁺R``, one number ``ε²`` a column. It is bounded
 
 - for one factor exactly, H being diagonal;
-- for two by the energy of a flow along a spanning forest (:mod:`leyden.solve.absorb.forest`): *rigorous*, without eigenvalues;
+- for two by the energy of a flow along a spanning forest (:mod:`leyden.solve.absorb.forest`): *rigorous*, without
+  eigenvalues;
 - for more by ``RᵀM⁻¹R / θ`` with the preconditioner M and half the least Ritz value θ: *measured*.
 
 Rounding of what is left is added: ``4u`` times the norms of the column and its effects, and for sums by level ``u √n``

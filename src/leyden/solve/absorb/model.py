@@ -12,7 +12,7 @@ import numpy as np
 from leyden import options as check
 from leyden.certificate import Certificate
 from leyden.engine.budget import format_bytes
-from leyden.errors import BudgetError, DataError, OptionError
+from leyden.errors import BudgetError, OptionError
 from leyden.plan import PassPlan, Plan
 from leyden.rows.base import find_nonfinite
 from leyden.rows.ids import Ids
@@ -183,15 +183,16 @@ class FixedEffects(Solution):
         errors, t, p = self.standard_errors, self.t_values, self.p_values
         ends = self.confidence_intervals(level=level)
         low, high = f"[{(1 - level) / 2:.3g}".replace("0.", "."), f"{(1 + level) / 2:.3g}]".replace("0.", ".")
-        rows = [("", "estimate", "std. error", "t", "p", low, high)]
+        rows: list[tuple[str, ...]] = [("", "estimate", "std. error", "t", "p", low, high)]
         for name, value in self.fixed.items():
             shown = "<.0001" if p[name] < 1e-4 else f"{p[name]:.4f}"
             interval = (f"{end:.5g}" for end in ends[name])
             rows.append((name, f"{value:.6g}", f"{errors[name]:.4g}", f"{t[name]:.3f}", shown, *interval))
+        counts = ", ".join(f"{count:,}" for count in self.clusters)
         robust = {
             "iid": "errors of one variance",
             "HC1": "robust to heteroskedasticity (HC1)",
-            "CRV1": f"clusters of {' and '.join(self.options['clusters'])} ({', '.join(f'{c:,}' for c in self.clusters)})",
+            "CRV1": f"clusters of {' and '.join(self.options['clusters'])} ({counts})",
         }[self.vcov]
         levels = ", ".join(f"{name} {len(e.ids):,}" for name, e in self.absorbed.items())
         lines = [
@@ -273,7 +274,7 @@ class FixedEffects(Solution):
             ids = arrays[f"ids_{i}"]
             known = Ids.of(ids if ids.dtype.kind == "i" else ids.astype(object), name)
             absorbed[name] = Effects(name, known, arrays[f"effects_{i}"])
-        lists = {name: tuple(problem.pop(name)) for name in ("names", "dropped", "clusters")}
+        lists: dict[str, Any] = {name: tuple(problem.pop(name)) for name in ("names", "dropped", "clusters")}
         return cls(
             **problem,
             **lists,
@@ -309,9 +310,9 @@ def plan(
         raise OptionError(f"there are {len(clusters)} cluster variables", hint="Give one or two.")
     rows = built.rows
     if not rows.in_memory:
+        taken = format_bytes(rows.shape[0] * rows.row_nbytes)
         raise BudgetError(
-            f"absorbing factors takes all rows in memory, and they take {format_bytes(rows.shape[0] * rows.row_nbytes)}",
-            hint="Give more with memory=.",
+            f"absorbing factors takes all rows in memory, and they take {taken}", hint="Give more with memory=."
         )
     n = rows.shape[0]
     seconds = n * (1 + built.p) / ROWS_A_SECOND
@@ -344,11 +345,11 @@ def fit(
     block = built.rows.read(0, built.rows.shape[0])
     columns = [j for j, name in enumerate(built.fixed) if name != INTERCEPT]
     names = tuple(built.fixed[j] for j in columns)
+    assert isinstance(block.data, np.ndarray)
+    assert block.target is not None
+    if wrong := find_nonfinite(built.rows, 2**14):
+        raise wrong
     x = block.data[:, columns] if len(columns) < len(built.fixed) else block.data[:, : built.p]
-    if not (np.isfinite(block.data).all() and np.isfinite(block.target).all()) or (
-        block.weight is not None and not (np.isfinite(block.weight) & (block.weight >= 0)).all()
-    ):
-        raise find_nonfinite(built.rows, 2**14) or DataError("a number is not finite", where=built.rows.source)
     y = np.ascontiguousarray(block.target[:, 0])
     found = absorb(
         y, x, [factor.codes for factor in built.absorbed], weights=block.weight, tol=kept["tol"], memory=memory,
