@@ -101,3 +101,24 @@ def test_what_cannot_be_done_is_said(data: pd.DataFrame, change: dict, sentence:
 def test_random_terms_and_absorbed_factors_do_not_mix(data: pd.DataFrame) -> None:
     with pytest.raises(ly.OptionError, match="beside random terms"):
         ly.mixed("y ~ x + (1 | worker) | firm", data)
+
+
+@pytest.mark.parametrize("weights", [None, "w"])
+def test_crossed_random_intercepts_are_the_same_by_factors_and_by_iterations(data, weights, monkeypatch, tmp_path) -> None:
+    given = {"worker": 0.7, "firm": 0.4}
+    formula = "y ~ x + kind + (1 | worker) + (1 | firm)"
+    exact = ly.mixed(formula, data, covariance=given, weights=weights)
+    assert isinstance(exact, ly.MixedModel)
+    monkeypatch.setattr("leyden.solve.mixed.model.MOST_FACTORED", 5)
+    found = ly.mixed(formula, data, covariance=given, weights=weights, tol=1e-10)
+    assert isinstance(found, ly.FixedEffects)
+    assert found.certificate.holds
+    for name, value in exact.fixed.items():
+        assert found.fixed[name] == pytest.approx(value, rel=1e-8)
+        assert found.standard_errors[name] == pytest.approx(exact.standard_errors[name], rel=1e-7)
+    for group in given:
+        np.testing.assert_allclose(found.random(group=group), exact.random(group=group), atol=1e-8)
+    assert "variances relative to that of the noise: worker 0.7, firm 0.4" in found.summary()
+    found.save(tmp_path / "model")
+    assert ly.verify(tmp_path / "model", data).holds
+    assert not ly.verify(tmp_path / "model", data.assign(y=data.y + 1e-3 * data.x)).holds

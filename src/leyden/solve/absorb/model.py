@@ -12,12 +12,13 @@ import numpy as np
 from leyden import options as check
 from leyden.certificate import Certificate
 from leyden.engine.budget import format_bytes
-from leyden.errors import BudgetError, OptionError
+from leyden.errors import BudgetError, DataError, OptionError
 from leyden.plan import PassPlan, Plan
 from leyden.rows.base import find_nonfinite
 from leyden.rows.ids import Ids
 from leyden.solution import PassRecord, Solution, Trace
 from leyden.solve.absorb.absorb import Absorbed, absorb
+from leyden.solve.absorb.sandwich import Covariance
 from leyden.solve.mixed.design import Design
 from leyden.solve.mixed.groups import Groups
 
@@ -50,7 +51,7 @@ class Effects:
 
 
 class FixedEffects(Solution):
-    """Solution of :func:`leyden.mixed` with absorbed factors.
+    """Solution of :func:`leyden.mixed` with absorbed factors, or with crossed random intercepts of given variances.
 
     Attributes
     ----------
@@ -75,7 +76,7 @@ class FixedEffects(Solution):
     components : int or None
         Connected parts of the two factors with the most levels.
     singletons : int
-        Rows that are alone in a level.
+        Rows that are alone in a level of an absorbed factor.
     rss, r2, r2_within : float
         Sum of squares, and what part of it the model explains, of the target and of what the factors leave of it.
     certificate, trace, plan
@@ -176,6 +177,10 @@ class FixedEffects(Solution):
         found = self.absorbed[factor] if factor is not None else next(iter(self.absorbed.values()))
         return found.effects.copy() if ids is None else found.effects[found.ids.index(ids)]
 
+    def random(self, group_ids: Any = None, group: str | None = None) -> np.ndarray:
+        """Predicted intercepts of groups, shape (m, 1), as of :class:`leyden.MixedModel`; see :meth:`effects`."""
+        return self.effects(group_ids, group)[:, None]
+
     def summary(self, *, level: float = 0.95) -> str:
         """The model as econometricians print it."""
         from leyden.solve.mixed.summary import table
@@ -195,13 +200,18 @@ class FixedEffects(Solution):
             "CRV1": f"clusters of {' and '.join(self.options['clusters'])} ({counts})",
         }[self.vcov]
         levels = ", ".join(f"{name} {len(e.ids):,}" for name, e in self.absorbed.items())
+        penalties = self.options.get("penalties")
+        if penalties is not None:
+            given = ", ".join(f"{name} {1 / value:.4g}" for name, value in penalties.items())
+            robust = f"generalised least squares; variances relative to that of the noise: {given}"
         lines = [
-            "Least squares with absorbed factors",
+            "Least squares with absorbed factors" if penalties is None else "Crossed random intercepts, variances given",
             f"  {self.formula}",
             f"  {self.n:,} rows; levels: {levels}; {self.parameters:,} parameters",
             f"  standard errors: {robust}",
-            f"  R² {self.r2:.4f}, within {self.r2_within:.4f}",
         ]
+        if penalties is None:
+            lines.append(f"  R² {self.r2:.4f}, within {self.r2_within:.4f}")
         if self.components is not None and self.components > 1:
             lines.append(f"  {self.components:,} connected parts: effects of different parts cannot be compared")
         if self.singletons:
@@ -303,6 +313,7 @@ def plan(
     """
     kind = KINDS[check.one_of("vcov", vcov, tuple(KINDS))]
     clusters = built.clusters
+    factors = [*built.absorbed, *(term.groups for term in built.random)]
     if (kind == "CRV1") != bool(clusters):
         which = "cluster= names no column" if kind == "CRV1" else "cluster= is for vcov='cluster'"
         raise OptionError(which, hint="Give both, or neither.")
@@ -316,7 +327,7 @@ def plan(
         )
     n = rows.shape[0]
     seconds = n * (1 + built.p) / ROWS_A_SECOND
-    levels = ", ".join(f"{len(factor):,} of {factor.name}" for factor in built.absorbed)
+    levels = ", ".join(f"{len(factor):,} of {factor.name}" for factor in factors)
     passes = ("sums by level", "products", "certificate")
     return Plan(
         "mixed",
@@ -326,7 +337,7 @@ def plan(
         (),
         tuple(PassPlan(name, rows.stored_nbytes, 10.0 * n * (1 + built.p), seconds / 3) for name in passes),
         memory,
-        int(n * (2 * rows.row_nbytes + 4 * len(built.absorbed) + 12)),
+        int(n * (2 * rows.row_nbytes + 4 * len(factors) + 12)),
         _run=lambda made: fit(built, kind, kept, made, memory, threads, progress),
     )
 
@@ -343,7 +354,9 @@ def fit(
     """The regression."""
     began = time.perf_counter()
     block = built.rows.read(0, built.rows.shape[0])
-    columns = [j for j, name in enumerate(built.fixed) if name != INTERCEPT]
+    penalties = kept.get("penalties")
+    factors = built.absorbed if penalties is None else tuple(term.groups for term in built.random)
+    columns = [j for j, name in enumerate(built.fixed) if name != INTERCEPT or penalties is not None]
     names = tuple(built.fixed[j] for j in columns)
     assert isinstance(block.data, np.ndarray)
     assert block.target is not None
@@ -352,11 +365,15 @@ def fit(
     x = block.data[:, columns] if len(columns) < len(built.fixed) else block.data[:, : built.p]
     y = np.ascontiguousarray(block.target[:, 0])
     found = absorb(
-        y, x, [factor.codes for factor in built.absorbed], weights=block.weight, tol=kept["tol"], memory=memory,
+        y, x, [factor.codes for factor in factors], weights=block.weight, tol=kept["tol"], memory=memory,
         threads=threads, progress=progress, names=names,
+        penalties=None if penalties is None else [penalties[factor.name] for factor in factors],
     )  # fmt: skip
-    covariance = found.covariance(kind, [cluster.codes for cluster in built.clusters] or None)
     beta = found.coefficients[found.kept]
+    if penalties is None:
+        covariance = found.covariance(kind, [cluster.codes for cluster in built.clusters] or None)
+    else:
+        covariance = _generalised(found, len(beta))
     total = _spread(y, block.weight)
     within = found.rss + float(beta @ found.gram @ beta)
     seconds = time.perf_counter() - began
@@ -369,7 +386,7 @@ def fit(
         vcov=kind,
         degrees_of_freedom=int(covariance.degrees_of_freedom),
         clusters=tuple(int(count) for count in covariance.clusters),
-        absorbed=_named(built.absorbed, found),
+        absorbed=_named(factors, found),
         n=found.observations,
         parameters=found.parameters + len(beta),
         components=None if found.components is None else found.components.count,
@@ -382,6 +399,14 @@ def fit(
         trace=_trace(built, found, seconds),
         plan=made,
     )
+
+
+def _generalised(found: Absorbed, p: int) -> Covariance:
+    """Of generalised least squares: σ² from the objective, and the products of what random intercepts leave of x."""
+    degrees = found.observations - p
+    if degrees <= 0:
+        raise DataError(f"{found.observations:,} rows leave no degrees of freedom to {p:,} coefficients")
+    return Covariance(found.objective / degrees * np.linalg.inv(found.gram), "iid", p, degrees)
 
 
 def _named(factors: Sequence[Groups], found: Absorbed) -> dict[str, Effects]:

@@ -49,6 +49,9 @@ STATIONARY = 1e-6
 #: Matrices of all shared columns that a likelihood and its gradient are made with.
 WORK = 8
 
+#: Shared columns up to which crossed intercepts of given variances are factored rather than solved for by iterations.
+MOST_FACTORED = 10_000
+
 #: Likelihoods that an estimate takes, about, for a plan.
 EVALUATIONS = 30
 
@@ -211,6 +214,11 @@ def mixed(
         raise OptionError("vcov= and cluster= are for absorbed factors", hint="Leave them out.")
     kept["model"] = formula.to_json()
     covariances = _structures(built, options.covariance)
+    if (penalties := _crossed(built, covariances, options.memory)) is not None:
+        from leyden.solve.absorb.model import plan
+
+        kept |= {"clusters": [], "penalties": penalties, "tol": 1e-8 if tol is None else options.tol}
+        return plan(built, "iid", kept, options.memory, options.threads, options.progress)
     identity = {
         "verb": "mixed",
         "formula": str(formula),
@@ -410,13 +418,32 @@ def _root(value: Any, k: int, name: str) -> np.ndarray:
 # ---------------------------------------------------------------- the plan
 
 
+def _crossed(built: Design, covariances: Sequence[Any], memory: int) -> dict[str, float] | None:
+    """Penalties of crossed random intercepts whose variances are given, when what they share is too much to factor.
+
+    They are then solved for by conjugate gradients, as absorbed factors are.
+    """
+    if len(built.random) < 2 or built.wide or any(term.columns != ("Intercept",) for term in built.random):
+        return None
+    if any(factor is None or factor[0, 0] == 0 for _, factor in covariances):
+        return None
+    shared = sum(term.size for term in built.random[1:]) + built.p + 1
+    if shared <= MOST_FACTORED and WORK * 8 * shared**2 < memory / 2:
+        return None
+    return {
+        term.name: float(1 / factor[0, 0] ** 2) for term, (_, factor) in zip(built.random, covariances, strict=True)
+    }
+
+
 def _plan(built: Design, options: Options) -> Plan[MixedModel]:
     rows, p = built.rows, built.p
     n, d = rows.shape
     first, *others = built.terms
-    reduction = CrossProducts(built, Coordinates.unknown(built))
-    shared, state = reduction.shared, reduction.state_nbytes
-    if 2 * state + WORK * 8 * shared**2 > options.memory:
+    shared = sum(term.free for term in others) + p + 1
+    # Of the cells nothing is known yet: at least the part of the shared columns must fit.
+    fits = WORK * 8 * shared**2 < options.memory
+    state = CrossProducts(built, Coordinates.unknown(built)).state_nbytes if fits else 8 * shared**2
+    if not fits or 2 * state + WORK * 8 * shared**2 > options.memory:
         raise BudgetError(
             f"the sums of {len(first.groups):,} groups of '{first.name}', with {first.k} coefficients each and "
             f"{shared:,} that they share, take {format_bytes(state)}",
