@@ -103,6 +103,12 @@ def table() -> str:
             {"leyden": "Leyden mixed", "statsmodels": "statsmodels MixedLM"},
             lambda f: f"{f['bounds']['forward_error']:.0e} (bound)" if "bounds" in f else "",
         ),
+        *_rows(
+            "327,346 flights: delays by distance, hour and origin, carriers, destinations and aircraft absorbed",
+            results("mixed_flights"),
+            {"leyden fixed, all": "Leyden mixed", "pyfixest fixed, all": "pyfixest"},
+            lambda f: f"{f['bounds']['forward_error']:.0e} (bound)" if "bounds" in f else "",
+        ),
         *_fixed_effects("simple", "1,000,000 workers and 100,000 firms absorbed from 10,000,000 rows, at random"),
         *_fixed_effects("difficult", "The same, workers who hardly ever move"),
         *_rows(
