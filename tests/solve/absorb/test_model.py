@@ -104,7 +104,9 @@ def test_random_terms_and_absorbed_factors_do_not_mix(data: pd.DataFrame) -> Non
 
 
 @pytest.mark.parametrize("weights", [None, "w"])
-def test_crossed_random_intercepts_are_the_same_by_factors_and_by_iterations(data, weights, monkeypatch, tmp_path) -> None:
+def test_crossed_random_intercepts_are_the_same_by_factors_and_by_iterations(
+    data, weights, monkeypatch, tmp_path
+) -> None:
     given = {"worker": 0.7, "firm": 0.4}
     formula = "y ~ x + kind + (1 | worker) + (1 | firm)"
     exact = ly.mixed(formula, data, covariance=given, weights=weights)

@@ -205,7 +205,9 @@ class FixedEffects(Solution):
             given = ", ".join(f"{name} {1 / value:.4g}" for name, value in penalties.items())
             robust = f"generalised least squares; variances relative to that of the noise: {given}"
         lines = [
-            "Least squares with absorbed factors" if penalties is None else "Crossed random intercepts, variances given",
+            "Least squares with absorbed factors"
+            if penalties is None
+            else "Crossed random intercepts, variances given",
             f"  {self.formula}",
             f"  {self.n:,} rows; levels: {levels}; {self.parameters:,} parameters",
             f"  standard errors: {robust}",

@@ -208,7 +208,7 @@ def estimate(objective: Objective, on_step: Callable[[int, float], Any] = lambda
         on_step(objective.evaluations, value)
         return value, gradient
 
-    ways = {"jac": True, "method": "L-BFGS-B", "options": {"maxiter": 500, "ftol": 1e-13, "gtol": 1e-7}}
+    ways: dict[str, Any] = {"jac": True, "method": "L-BFGS-B", "options": {"maxiter": 500, "ftol": 1e-13, "gtol": 1e-7}}
     found = min((minimize(both, start, **ways) for start in _starts(objective, theta)), key=lambda one: one.fun)
     theta, hessian, decrement = _newton(both, found.x)
     edged = _edged(objective, theta)
