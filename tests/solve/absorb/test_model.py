@@ -76,6 +76,18 @@ def test_a_saved_model_is_verified_and_one_that_was_changed_is_not(data, options
     assert not ly.verify(model, data.assign(y=data.y + 1e-4 * data.x)).holds
 
 
+def test_names_with_spaces_are_verified_as_well(data, tmp_path) -> None:
+    spaced = data.rename(columns={"x": "the x", "worker": "the worker"})
+    model = ly.mixed(spaced, target="y", fixed=["the x"], absorb=["the worker", "firm"])
+    model.save(tmp_path / "model")
+    assert ly.verify(tmp_path / "model", spaced).holds
+
+
+def test_what_takes_one_machine_says_so(data, tmp_path) -> None:
+    with pytest.raises(ly.OptionError, match="checkpoint= is not for absorbed factors"):
+        ly.mixed("y ~ x | worker + firm", data, checkpoint=tmp_path)
+
+
 def test_the_page_says_what_was_left_out_and_what_hangs_together(data: pd.DataFrame) -> None:
     apart = data.assign(firm=data.firm.where(data.worker < 75, "other " + data.firm), twice=2 * data.x)
     page = ly.mixed("y ~ x + twice | worker + firm", apart).summary()

@@ -230,14 +230,14 @@ class FixedEffects(Solution):
 
     def verify(self, *data: Any, **options: Any) -> Certificate:
         """Absorb again from the data, and compare."""
-        from leyden.solve.mixed.formula import parse
+        from leyden.solve.mixed.formula import ModelFormula
         from leyden.solve.mixed.model import as_table, prepared
 
         if data[1:] != (None,) * len(data[1:]) or options.pop("weights", None) is not None:
             raise OptionError("a model names its target and weights itself", hint="Give the table alone.")
         saved, memory = self.options, check.memory(options.get("memory"))
         table, _ = as_table(data[0], {})
-        formula = parse(self.formula)
+        formula = ModelFormula.from_json(saved["model"])
         built = prepared(formula, table, saved["weights"], saved["missing"], memory, clusters=saved["clusters"])
         again = fit(built, self.vcov, saved, self.plan, memory, None, options.get("progress"))
         return replace(again.certificate, failures=tuple(self._differences(again)))

@@ -198,25 +198,27 @@ def mixed(
     )
     missing = check.one_of("missing", missing, ("error", "drop"))
     formula, table, weight = _model(model, data, target, fixed, random, group, absorb, weights)
-    kept: dict[str, Any] = {"missing": missing, "weights": weight, "tol": options.tol}
+    kept: dict[str, Any] = {
+        "missing": missing,
+        "weights": weight,
+        "tol": options.tol,
+        "model": formula.to_json(),
+    }
     clusters = [cluster] if isinstance(cluster, str) else list(cluster or ())
     built = prepared(formula, table, weight, missing, options.memory, clusters=clusters)
     if formula.absorb:
         from leyden.solve.absorb.model import plan
 
-        unused = [name for name in ("checkpoint", "executor") if means[name] is not None]
-        if unused:
-            raise OptionError(f"{unused[0]}= is not for absorbed factors, which take one machine's memory")
-
+        _refuse_unused(means)
         kept |= {"clusters": clusters, "tol": 1e-8 if tol is None else options.tol}
         return plan(built, vcov, kept, options.memory, options.threads, options.progress)
     if clusters or vcov != "iid":
         raise OptionError("vcov= and cluster= are for absorbed factors", hint="Leave them out.")
-    kept["model"] = formula.to_json()
     covariances = _structures(built, options.covariance)
     if (penalties := _crossed(built, covariances, options.memory)) is not None:
         from leyden.solve.absorb.model import plan
 
+        _refuse_unused(means)
         kept |= {"clusters": [], "penalties": penalties, "tol": 1e-8 if tol is None else options.tol}
         return plan(built, "iid", kept, options.memory, options.threads, options.progress)
     identity = {
@@ -235,6 +237,13 @@ def mixed(
     else:
         chosen = _plan(built, options)
     return replace(chosen, _run=lambda plan: _run(plan, built, covariances, options, identity, kept))
+
+
+def _refuse_unused(means: Mapping[str, Any]) -> None:
+    """Conjugate gradients over rows in memory are neither saved on the way nor shared out among machines."""
+    for name in ("checkpoint", "executor"):
+        if means[name] is not None:
+            raise OptionError(f"{name}= is not for absorbed factors, or crossed ones of this size, which are in memory")
 
 
 # ---------------------------------------------------------------- what is asked
@@ -309,7 +318,9 @@ def as_table(data: Any, roles: Mapping[str, Any]) -> tuple[Any, dict[str, str | 
     arrays = {role: value for role, value in roles.items() if role not in named}
     if isinstance(data, Mapping):
         try:
-            data = pa.table({str(name): pa.array(np.asarray(column)) for name, column in data.items()})
+            data = pa.table(
+                {str(name): pa.array(np.asarray(column), from_pandas=True) for name, column in data.items()}
+            )
         except (pa.ArrowException, ValueError, TypeError) as error:
             raise DataError(f"the columns make no table ({str(error).splitlines()[0]})") from None
     if isinstance(data, Rows):
