@@ -15,6 +15,8 @@ import pytest
 import leyden as ly
 from leyden.errors import OptionError
 
+from .models import table
+
 _spec = importlib.util.spec_from_file_location("common", Path(__file__).with_name("common.py"))
 common = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(common)
@@ -150,3 +152,19 @@ def test_run_again_from_a_checkpoint_it_comes_to_the_same_bits(tmp_path):
     fits = [common.fit(FORMULA, path, checkpoint=tmp_path / "c") for _ in range(2)]
     np.testing.assert_array_equal(fits[0].beta, fits[1].beta)
     assert fits[0].log_likelihood == fits[1].log_likelihood
+
+
+def test_an_interrupted_fit_goes_on_where_it_was(tmp_path, monkeypatch):
+    data, formula = table(3, n=400), "y ~ x + c + (1 + x | g) + (1 | s)"
+    whole = ly.mixed(formula, data)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("leyden.solve.mixed.model.estimate", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ly.mixed(formula, data, checkpoint=tmp_path / "kept")
+    again = ly.mixed(formula, data, checkpoint=tmp_path / "kept")
+    assert again.fixed == whole.fixed
+    assert "pass 2 was complete in the checkpoint" in again.trace.remarks
