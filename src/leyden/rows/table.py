@@ -203,7 +203,8 @@ class TableRows(Rows):
                 hint = 'Open with nulls="mean" to fill such values or nulls="drop" to drop such rows.'
             else:
                 hint = 'A target, weight or group is never filled: open with nulls="drop" to drop such rows.'
-            raise DataError(f"null in column '{name}'", where=self.locate(first + row), hint=hint)
+            what = "null" if choice.encode else "missing value (null or NaN)"
+            raise DataError(f"{what} in column '{name}'", where=self.locate(first + row), hint=hint)
 
     def locate(self, row: int) -> str:
         piece = int(np.searchsorted(self._starts, row, side="right") - 1)

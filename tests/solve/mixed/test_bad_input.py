@@ -54,14 +54,14 @@ def test_formulas(formula, match):
         ({"y": np.ones(N)}, "fit 'y' exactly"),
         ({"y": np.zeros(N)}, "fit 'y' exactly"),
         ({"y": 1 + 2 * DATA["x"]}, "fit 'y' exactly"),
-        ({"x": np.where(SEVENTH, np.nan, DATA["x"])}, "row 7: NaN in column 'x'"),
+        ({"x": np.where(SEVENTH, np.nan, DATA["x"])}, r"row 7: missing value \(null or NaN\) in column 'x'"),
         ({"x": np.where(SEVENTH, np.inf, DATA["x"])}, "row 7: infinity in column 'x'"),
-        ({"y": np.where(SEVENTH, np.nan, DATA["y"])}, "row 7: NaN in column 'y'"),
+        ({"y": np.where(SEVENTH, np.nan, DATA["y"])}, r"row 7: missing value \(null or NaN\) in column 'y'"),
         ({"x": np.arange(N).astype("datetime64[D]")}, "dates or times"),
         ({"g": DATA["g"] + 0.5}, "measurements, and name no groups"),
         ({"g": DATA["g"] * 1e30}, "beyond 64 bits"),
         ({"g": DATA["g"].astype(np.uint64) + np.uint64(2**63)}, "beyond 64 bits"),
-        ({"g": np.where(SEVENTH, np.nan, DATA["g"])}, "name no groups"),
+        ({"g": np.where(SEVENTH, np.nan, DATA["g"])}, "row 7: missing value"),
         ({"g": np.arange(N)}, "cannot be told from the noise"),
         ({"y": DATA["y"][:5]}, "make no table"),
     ],
@@ -82,7 +82,7 @@ def test_collinear_fixed_effects_are_named():
 @pytest.mark.parametrize(
     ("w", "match"),
     [(-np.ones(N), "negative"), (np.zeros(N), "0 rows of a positive weight"),
-     (np.where(SEVENTH, np.nan, 1.0), "row 7: NaN"), (np.where(SEVENTH, np.inf, 1.0), "row 7: infinity")],
+     (np.where(SEVENTH, np.nan, 1.0), "row 7: missing value"), (np.where(SEVENTH, np.inf, 1.0), "row 7: infinity")],
 )  # fmt: skip
 def test_weights(w, match):
     refused(DataError, match, options={"weights": "w"}, w=w)
