@@ -129,7 +129,8 @@ def table() -> str:
 def _fixed_effects(design: str, problem: str) -> list[str]:
     every = results("fixed_effects")
     names = {
-        "leyden": "Leyden mixed",
+        "leyden": "Leyden mixed, a formula and a data frame",
+        "leyden arrays": "its algorithm alone, on arrays",
         "pyfixest within": "pyfixest, within",
         "pyfixest rust": "pyfixest, rust",
         "pyfixest numba": "pyfixest, numba",
