@@ -304,8 +304,9 @@ class _Reader:
     def _together(self, matrices: Sequence[Any], frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         y, *sides = (np.asarray(matrix, np.float64) for matrix in matrices)
         weight = None if self.weight is None else frame[self.weight].to_numpy(np.float64)
-        ones = np.ones((len(y), len(self.wide)))
-        return np.concatenate([*sides, ones], axis=1), np.ascontiguousarray(y[:, 0]), weight
+        parts = [*sides, *([np.ones((len(y), len(self.wide)))] if self.wide else [])]
+        data = np.ascontiguousarray(parts[0]) if len(parts) == 1 else np.concatenate(parts, axis=1)
+        return data, np.ascontiguousarray(y[:, 0]), weight
 
     def explaining(self, random: bool) -> list[str]:
         """The columns that the fixed part is made of, and the random terms with ``random``."""
