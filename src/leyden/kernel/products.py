@@ -1,0 +1,345 @@
+r"""Passes of a kernel machine: features are made tile by tile, used, and forgotten.
+
+For weights W (D, k), scores ``F = offset + Z W`` and a loss ℓ, one pass over the rows computes one of
+
+* the gradient ``Zᵀ ℓ'(F)`` and the values ``Σ ℓ(F)``,
+* Hessian products ``Zᵀ (ℓ''(F) ∘ (Z P))`` with directions P,
+* the Gram matrix ``ZᵀZ`` with ``ZᵀY`` and ``YᵀY``.
+
+A tile of features is some rows long, so that it stays in the cache between being made and being used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from leyden import aligned
+from leyden.engine.budget import thread_count
+from leyden.engine.reduction import Reduction, Scratch
+from leyden.kernel._fourier_vectors import TILE_ROWS
+from leyden.kernel.features import FeatureMap
+from leyden.kernel.inputs import Standard
+from leyden.kernel.losses import Loss
+from leyden.rows.base import Block
+
+#: Bytes of a tile of features, and bounds for its rows.
+TILE_NBYTES, LEAST_TILE, MOST_TILE = 4 * 2**20, 2 * TILE_ROWS, 64 * TILE_ROWS
+
+#: Rows and columns of the blocks of a Gram matrix that threads share, and rows of the tile that is multiplied.
+GRAM_BLOCK, GRAM_TILE = 1024, 2048
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What scores are compared with: the columns of Y.
+
+    Attributes
+    ----------
+    offset : float64, shape (outputs,)
+        Of the scores: the mean of each column, or log odds.
+    classes : float64, shape (classes,), or None
+        Labels: Y is then +1 in the column of the label and −1 elsewhere; of two labels only the second has a column.
+    """
+
+    offset: np.ndarray
+    classes: np.ndarray | None = None
+
+    @property
+    def outputs(self) -> int:
+        return len(self.offset)
+
+    def codes(self, block: Block) -> np.ndarray:
+        """Positions of the labels of a block among the classes; −1 where a label is none of them."""
+        target: Any = block.target
+        assert self.classes is not None
+        place = np.minimum(np.searchsorted(self.classes, target[:, 0]), len(self.classes) - 1)
+        return np.where(self.classes[place] == target[:, 0], place, -1)
+
+    def __call__(self, block: Block) -> np.ndarray:
+        """Y of a block, float64 (m, outputs)."""
+        if self.classes is None:
+            return np.asarray(block.target, np.float64)
+        columns = np.arange(self.outputs) + (self.outputs == 1)
+        return np.where(self.codes(block)[:, None] == columns, 1.0, -1.0)
+
+
+class Features:
+    """Tiles of features of blocks of rows.
+
+    Parameters
+    ----------
+    standard : Standard
+    feature_map : FeatureMap
+    """
+
+    def __init__(self, standard: Standard, feature_map: FeatureMap):
+        self.standard, self.map = standard, feature_map
+        rows = TILE_NBYTES // (4 * feature_map.size)
+        self.rows = int(min(max(rows - rows % TILE_ROWS, LEAST_TILE), MOST_TILE))
+        self._scratch = Scratch()
+
+    @property
+    def size(self) -> int:
+        return self.map.size
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of a thread's tile."""
+        return 4 * self.rows * (self.map.size + 2 * self.map.inputs)
+
+    def fill(self, data: Any, out: np.ndarray) -> None:
+        """The features of some rows, float32."""
+        points = self._scratch.array("points", (self.rows, self.map.inputs), np.float32)
+        for first in range(0, data.shape[0], self.rows):
+            part = data[first : first + self.rows]
+            x = points[: part.shape[0]]
+            self.standard.into(part, x)
+            self.map.fill(x, out[first : first + len(x)], self._scratch)
+
+    def tiles(self, block: Block) -> Any:
+        """Spans of rows of a block and their features, which the next tile overwrites."""
+        tile = self._scratch.array("tile", (self.rows, self.map.size), np.float32)
+        for first in range(0, block.rows, self.rows):
+            last = min(first + self.rows, block.rows)
+            z = tile[: last - first]
+            self.fill(block.data[first:last], z)
+            yield slice(first, last), z
+
+
+@dataclass
+class Sums:
+    """Of the rows so far: ``Zᵀ ℓ'`` (D, k), ``Σ ℓ`` (k,), and the number of rows whose class is another (outputs of λ)."""
+
+    gradient: np.ndarray
+    value: np.ndarray
+    wrong: np.ndarray
+
+
+class Gradient(Reduction[Sums, Sums]):
+    """Gradient and value of the loss, without the penalty.
+
+    Parameters
+    ----------
+    features : Features
+    targets : Targets
+    loss : Loss
+    w : ndarray, shape (D, k)
+        k a multiple of the outputs: those of one penalty beside those of the next.
+    double : bool
+        Whether scores, slopes and sums are float64 (the features are float32: they define the machine).
+    """
+
+    def __init__(self, features: Features, targets: Targets, loss: Loss, w: np.ndarray, *, double: bool = False):
+        self.features, self.targets, self.loss = features, targets, loss
+        self.zero, self.double = not w.any(), double
+        self.w = w.astype(np.float64 if double else np.float32)
+        self.paths = w.shape[1] // targets.outputs
+        self._scratch = Scratch()
+
+    def start(self) -> Sums:
+        d, k = self.w.shape
+        return Sums(np.zeros((d, k)), np.zeros(k), np.zeros(self.paths))
+
+    def update(self, state: Sums, block: Block) -> Sums:
+        d, k = self.w.shape
+        y = np.tile(self.targets(block), (1, self.paths))
+        offset = np.tile(self.targets.offset, self.paths)
+        weight = None if block.weight is None else block.weight[:, None]
+        for span, z in self.features.tiles(block):
+            if self.double:
+                wide = self._scratch.array("wide", (self.features.rows, d), np.float64)[: len(z)]
+                wide[:] = z
+                z = wide
+            f = offset + (0.0 if self.zero else z @ self.w)
+            f = np.broadcast_to(f, y[span].shape)
+            value, slope = self.loss.value(f, y[span]), self.loss.slope(f, y[span])
+            if weight is not None:
+                value, slope = value * weight[span], slope * weight[span]
+            state.value += value.sum(axis=0)
+            state.gradient += z.T @ slope.astype(z.dtype)
+            if self.targets.classes is not None:
+                truth = self.targets.codes(block)[span]
+                for path in range(self.paths):
+                    mine = f[:, path * self.targets.outputs : (path + 1) * self.targets.outputs]
+                    found = (mine[:, 0] > 0).astype(int) if mine.shape[1] == 1 else mine.argmax(axis=1)
+                    state.wrong[path] += np.count_nonzero(found != truth)
+        return state
+
+    def merge(self, a: Sums, b: Sums) -> Sums:
+        a.gradient += b.gradient
+        a.value += b.value
+        a.wrong += b.wrong
+        return a
+
+    def finish(self, state: Sums) -> Sums:
+        return state
+
+    @property
+    def state_nbytes(self) -> int:
+        return 8 * self.w.size
+
+    @property
+    def scratch_nbytes(self) -> int:
+        return self.features.nbytes + self.double * 8 * self.features.rows * self.features.size + 8 * self.w.size
+
+
+class HessianProduct(Reduction[np.ndarray, np.ndarray]):
+    """``Zᵀ (ℓ''(Z W) ∘ (Z P))``, without the penalty.
+
+    Parameters
+    ----------
+    features, targets, loss
+    w, p : ndarray, shape (D, k)
+    """
+
+    def __init__(self, features: Features, targets: Targets, loss: Loss, w: np.ndarray, p: np.ndarray):
+        self.features, self.targets, self.loss = features, targets, loss
+        both = p if loss.quadratic else np.concatenate([p, w], axis=1)
+        self.paths = p.shape[1] // targets.outputs
+        self.k = p.shape[1]
+        self.both = both.astype(np.float32)
+
+    def start(self) -> np.ndarray:
+        return np.zeros((len(self.both), self.k))
+
+    def update(self, state: np.ndarray, block: Block) -> np.ndarray:
+        if not self.loss.quadratic:
+            y = np.tile(self.targets(block), (1, self.paths))
+            offset = np.tile(self.targets.offset, self.paths)
+        for span, z in self.features.tiles(block):
+            q = z @ self.both
+            if not self.loss.quadratic:
+                curvature = self.loss.curvature(q[:, self.k :] + offset, y[span])
+                q = (q[:, : self.k] * curvature).astype(np.float32)
+            if block.weight is not None:
+                q = (q * block.weight[span, None]).astype(np.float32)
+            state += z.T @ q
+        return state
+
+    def merge(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a += b
+        return a
+
+    def finish(self, state: np.ndarray) -> np.ndarray:
+        return state
+
+    @property
+    def state_nbytes(self) -> int:
+        return 8 * len(self.both) * self.k
+
+    @property
+    def scratch_nbytes(self) -> int:
+        return self.features.nbytes + 8 * self.both.size
+
+
+@dataclass
+class Moments:
+    """``ZᵀZ`` (D, D), its lower triangle; ``ZᵀY`` (D, outputs), of targets without their offset; ``Σ Y²`` and rows."""
+
+    gram: np.ndarray
+    cross: np.ndarray
+    square: np.ndarray
+    weight: float = 0.0
+
+
+class Gram(Reduction[Moments, Moments]):
+    """The Gram matrix of the features, float64 sums of float32 products of tiles.
+
+    Blocks of the matrix are shared among threads, each computed by one of them whatever their number: same bits.
+    """
+
+    parallel = True
+
+    def __init__(self, features: Features, targets: Targets, threads: int | None = None):
+        self.features, self.targets = features, targets
+        self.threads = threads or thread_count()
+        self._scratch = Scratch()
+        size = features.size
+        edges = list(range(0, size, GRAM_BLOCK)) + [size]
+        spans = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        self.blocks = [(rows, columns) for i, rows in enumerate(spans) for columns in spans[: i + 1]]
+        self.block_nbytes = GRAM_TILE * 8 * features.map.inputs
+
+    def start(self) -> Moments:
+        size, outputs = self.features.size, self.targets.outputs
+        return Moments(np.zeros((size, size)), np.zeros((size, outputs)), np.zeros(outputs))
+
+    def update(self, state: Moments, block: Block) -> Moments:
+        z = self._scratch.array("gram tile", (GRAM_TILE, self.features.size), np.float32)
+        y = self.targets(block) - self.targets.offset
+        if block.weight is not None:
+            root = np.sqrt(block.weight)[:, None]
+            y *= root
+        state.square += (y * y).sum(axis=0)
+        state.weight += block.rows if block.weight is None else float(block.weight.sum())
+        with ThreadPoolExecutor(self.threads) as pool:
+
+            def every(work: Callable[[Any], None], parts: Any) -> None:
+                list(pool.map(work, parts))
+
+            for first in range(0, block.rows, GRAM_TILE):
+                last = min(first + GRAM_TILE, block.rows)
+                tile, part = z[: last - first], y[first:last].astype(np.float32)
+
+                def fill(rows: slice, first: int = first, tile: np.ndarray = tile) -> None:
+                    self.features.fill(block.data[first + rows.start : first + rows.stop], tile[rows])
+                    if block.weight is not None:
+                        tile[rows] *= root[first + rows.start : first + rows.stop]
+
+                def multiply(place: tuple[slice, slice], tile: np.ndarray = tile) -> None:
+                    rows, columns = place
+                    out = self._scratch.array("block", (GRAM_BLOCK, GRAM_BLOCK), np.float32)
+                    shape = rows.stop - rows.start, columns.stop - columns.start
+                    product = out.reshape(-1)[: shape[0] * shape[1]].reshape(shape)
+                    np.matmul(tile[:, rows].T, tile[:, columns], out=product)
+                    state.gram[rows, columns] += product
+
+                rows = self.features.rows
+                every(fill, [slice(a, min(a + rows, len(tile))) for a in range(0, len(tile), rows)])
+                every(multiply, self.blocks)
+                state.cross += tile.T @ part
+        return state
+
+    def merge(self, a: Moments, b: Moments) -> Moments:
+        a.gram += b.gram
+        a.cross += b.cross
+        a.square += b.square
+        a.weight += b.weight
+        return a
+
+    def finish(self, state: Moments) -> Moments:
+        return state
+
+    @property
+    def state_nbytes(self) -> int:
+        return 8 * self.features.size * (self.features.size + self.targets.outputs)
+
+    @property
+    def scratch_nbytes(self) -> int:
+        tile = 4 * GRAM_TILE * self.features.size
+        return tile + self.threads * (self.features.nbytes + 4 * GRAM_BLOCK**2)
+
+
+def gram_of(z: np.ndarray, threads: int) -> np.ndarray:
+    """``zᵀz`` of float32 features in memory, float64 and symmetric: sums of GRAM_TILE rows in float32."""
+    size = z.shape[1]
+    gram = aligned.zeros((size, size))
+    edges = list(range(0, size, GRAM_BLOCK)) + [size]
+    spans = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+    def multiply(place: tuple[slice, slice]) -> None:
+        rows, columns = place
+        for first in range(0, len(z), GRAM_TILE):
+            tile = z[first : first + GRAM_TILE]
+            gram[rows, columns] += tile[:, rows].T @ tile[:, columns]
+        if rows != columns:
+            gram[columns, rows] = gram[rows, columns].T
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(multiply, [(rows, columns) for i, rows in enumerate(spans) for columns in spans[: i + 1]]))
+    return gram
