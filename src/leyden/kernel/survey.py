@@ -1,0 +1,167 @@
+"""One pass before a kernel machine is fitted: moments of the columns, the classes, and a sample of the rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from leyden.engine.reduction import Reduction
+from leyden.errors import DataError
+from leyden.kernel.inputs import Standard
+from leyden.rows.base import Block
+
+#: Labels beyond which a target is no class.
+MOST_CLASSES = 1000
+
+
+@dataclass
+class Survey:
+    """What was found.
+
+    Attributes
+    ----------
+    rows, weight : float
+    mean, scatter : float64, shape (d + outputs,)
+        Of the columns, and then of the targets: means, and sums of squared distances from them.
+    labels, counts : float64, shape (classes,)
+        Different values of the target, when they are counted, and how many rows have each.
+    number : int64, shape (s,)
+        Of the sampled rows, in order.
+    points : float64, shape (s, d)
+    target : float64, shape (s, outputs)
+    sampled : float64, shape (s,)
+        Their weights.
+    """
+
+    mean: np.ndarray
+    scatter: np.ndarray
+    points: np.ndarray
+    target: np.ndarray
+    sampled: np.ndarray
+    number: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    counts: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    rows: float = 0.0
+    weight: float = 0.0
+
+    @property
+    def deviation(self) -> np.ndarray:
+        """Standard deviations of columns and targets."""
+        return np.sqrt(self.scatter / max(self.weight, 1e-300))
+
+    def standard(self, d: int, *, centre: bool = True) -> Standard:
+        """The scale on which columns have mean zero and variance one; one that is constant stays as it is."""
+        mean, deviation = self.mean[:d], self.deviation[:d]
+        varies = deviation > 1e-12 * np.abs(mean)
+        scale = 1 / np.where(varies, deviation, 1.0)
+        return Standard(mean if centre else np.zeros(d), scale)
+
+
+class SurveyRows(Reduction[Survey, Survey]):
+    """Moments, labels, and each row with the same probability, decided by its number and the seed.
+
+    Parameters
+    ----------
+    d, outputs : int
+    share : float
+        Of the rows, to be sampled.
+    seed : int
+    classes : bool
+        Whether labels are counted.
+    source : str
+    """
+
+    def __init__(self, d: int, outputs: int, rows: int, sample: int, seed: int, *, classes: bool, source: str = ""):
+        self.d, self.outputs, self.classes, self.source = d, outputs, classes, source
+        self.least = min(1.0, sample / max(rows, 1))
+        self.expected = min(rows, sample)
+        self.seed = seed
+
+    def start(self) -> Survey:
+        wide = self.d + self.outputs
+        return Survey(
+            np.zeros(wide), np.zeros(wide), np.zeros((0, self.d)), np.zeros((0, self.outputs)), np.zeros(0)
+        )  # fmt: skip
+
+    def update(self, state: Survey, block: Block) -> Survey:
+        m = block.rows
+        weight = np.ones(m) if block.weight is None else block.weight
+        y = np.zeros((m, 0)) if block.target is None else np.asarray(block.target, np.float64)
+        total = float(weight.sum())
+        if total > 0:
+            if isinstance(block.data, np.ndarray):
+                x = np.asarray(block.data, np.float64)
+                mean = weight @ x / total
+                scatter = weight @ (x - mean) ** 2
+            else:
+                mean = block.data.T @ weight / total
+                scatter = np.maximum(block.data.multiply(block.data).T @ weight - total * mean**2, 0)
+            centre = weight @ y / total
+            _add(state, np.append(mean, centre), np.append(scatter, weight @ (y - centre) ** 2), total)
+        state.rows += m
+        kept = np.flatnonzero(chosen(block.start, m, self.seed, self.least))
+        part = block.data[kept]
+        state.points = np.concatenate([state.points, part if isinstance(part, np.ndarray) else part.toarray()])
+        state.target = np.concatenate([state.target, y[kept]])
+        state.sampled = np.concatenate([state.sampled, weight[kept]])
+        state.number = np.concatenate([state.number, kept + block.start])
+        if self.classes:
+            labels, counts = np.unique(y[:, 0], return_counts=True)
+            self._count(state, labels, counts.astype(float))
+        return state
+
+    def merge(self, a: Survey, b: Survey) -> Survey:
+        _add(a, b.mean, b.scatter, b.weight)
+        a.rows += b.rows
+        for name in ("points", "target", "sampled", "number"):
+            setattr(a, name, np.concatenate([getattr(a, name), getattr(b, name)]))
+        if self.classes:
+            self._count(a, b.labels, b.counts)
+        return a
+
+    def _count(self, state: Survey, labels: np.ndarray, counts: np.ndarray) -> None:
+        together = np.concatenate([state.labels, labels])
+        state.labels, place = np.unique(together, return_inverse=True)
+        state.counts = np.bincount(place, np.concatenate([state.counts, counts]))
+        if len(state.labels) > MOST_CLASSES:
+            raise DataError(
+                f"the target has more than {MOST_CLASSES:,} different values: it is no class",
+                where=self.source,
+                hint="Fit a regression, or number the classes.",
+            )
+
+    def finish(self, state: Survey) -> Survey:
+        return state
+
+    @property
+    def state_nbytes(self) -> int:
+        return 8 * (self.expected + 4 * math.isqrt(self.expected) + 4) * (self.d + self.outputs + 2)
+
+    @property
+    def scratch_nbytes(self) -> int:
+        return self.state_nbytes
+
+
+def _add(state: Survey, mean: np.ndarray, scatter: np.ndarray, weight: float) -> None:
+    """Moments of two parts as of one (Chan, Golub and LeVeque 1983)."""
+    if weight <= 0:
+        return
+    total = state.weight + weight
+    change = mean - state.mean
+    state.scatter = state.scatter + scatter + change**2 * (state.weight * weight / total)
+    state.mean = state.mean + change * (weight / total)
+    state.weight = total
+
+
+def chosen(first: int, count: int, seed: int, share: float) -> np.ndarray:
+    """Which of the rows from ``first`` are in a sample: by a hash of their number (Steele, Lea and Flood 2014)."""
+    if share >= 1:
+        return np.ones(count, bool)
+    with np.errstate(over="ignore"):
+        h = np.arange(first, first + count, dtype=np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
+        h ^= h >> np.uint64(31)
+    return h < np.uint64(share * 2.0**64)
