@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from leyden.errors import DataError
 from leyden.rows.schema import choose
 from leyden.rows.table import TableRows
@@ -39,6 +41,14 @@ class ArrowRows(TableRows):
 
     def _batches(self, piece: int, columns: Sequence[str], rows: int) -> Iterator[Any]:
         return iter(self._table.select(list(columns)).to_batches(max_chunksize=rows))
+
+    def view(self, column: str) -> np.ndarray | None:
+        import pyarrow as pa
+
+        values = self._table.column(column)
+        whole = values.num_chunks == 1 and values.null_count == 0 and len(values) == self.shape[0]
+        plain = pa.types.is_floating(values.type) or pa.types.is_integer(values.type)
+        return np.from_dlpack(values.chunk(0)) if whole and plain else None
 
     def _where(self, piece: int, row: int) -> str:
         return f"{self.source}, row {row:,}"

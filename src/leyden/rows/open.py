@@ -160,7 +160,8 @@ def column_names(source: Any) -> tuple[str, ...]:
     if is_frame(source):
         import pyarrow as pa
 
-        return tuple(pa.RecordBatchReader.from_stream(source).schema.names)
+        # Of a data frame, the columns without the rows are enough, and to see the rows takes time.
+        return tuple(pa.RecordBatchReader.from_stream(source.head(0) if hasattr(source, "head") else source).schema.names)
     paths, name = find_files(source, None)
     if name == "parquet":
         from leyden.rows.parquet import open_parquet

@@ -147,6 +147,10 @@ class TableRows(Rows):
             start += batch.num_rows
             yield batch
 
+    def view(self, column: str) -> np.ndarray | None:
+        """A whole column of numbers as it lies in memory; None where it must be read, batch by batch."""
+        return None
+
     def _cursor_at(self, row: int) -> Cursor:
         """This thread's cursor, moved to a row: onwards within a piece, otherwise from the start of its piece."""
         cursor = getattr(self._local, "cursor", None)

@@ -144,7 +144,7 @@ class Absorbed:
         e, beta = table.y[first:last].copy(), np.nan_to_num(self.coefficients)
         for start in range(first, last, BLOCK):
             stop = min(start + BLOCK, last)
-            e[start - first : stop - first] -= table.x[start:stop] @ beta
+            e[start - first : stop - first] -= table.fitted(start, stop, beta)
         for codes, effect in zip(table.codes, self.effects, strict=True):
             kernels.subtract_from(e, codes, first, effect)
         return e
@@ -187,8 +187,8 @@ def absorb(
     Parameters
     ----------
     y : float64, shape (n,)
-    x : float32 or float64, shape (n, p), or None
-        Rows or columns one after the other. Without fixed factors there is no intercept but one among these.
+    x : array of numbers, shape (n, p), tuple of p columns, or None
+        Nothing of them is copied but blocks. Without fixed factors there is no intercept but one among these.
     factors : sequence of int32 arrays, shape (n,)
         Codes 0, 1, … of the levels of each factor; at least one.
     weights : float64, shape (n,), optional
@@ -223,7 +223,7 @@ def absorb(
     tol, seed = check.fraction("tol", tol), check.seed(seed)
     count, budget = check.threads(threads) or thread_count(), check.memory(memory)
     table = Table.of(y, x, factors, weights)
-    p = table.x.shape[1]
+    p = table.p
     names = tuple(f"x{j + 1}" for j in range(p)) if names is None else tuple(names)
     if len(names) != p or len(set(names)) != p:
         raise OptionError(f"names={names} must be {p} different names, one a covariate")
@@ -290,7 +290,7 @@ class _Run:
         del sums
         self.clock.lap("projection")
         gram, effects, errors = self.what_is_left(effects, squares)
-        p = table.x.shape[1]
+        p = table.p
         beta, dropped = coefficients(gram[: p + 1, : p + 1], squares)
         kept = [j for j in range(len(beta)) if j not in dropped]
         totals = self.combined(effects, beta)
@@ -480,9 +480,10 @@ def _cholesky_solve(factor: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _not_finite(table: Table) -> str:
     """The first row that holds a number that is not finite."""
-    for first in range(0, table.rows, 2**16):
-        last = min(first + 2**16, table.rows)
-        fine = np.isfinite(table.y[first:last]) & np.isfinite(table.x[first:last]).all(axis=1)
+    block = np.zeros((BLOCK, table.width))
+    for first in range(0, table.rows, BLOCK):
+        last = min(first + BLOCK, table.rows)
+        fine = np.isfinite(table.read(first, last, block)).all(axis=1)
         if not fine.all():
             return f"row {first + int(np.argmin(fine)):,}"
     return "weighted sums, which overflow"

@@ -30,6 +30,9 @@ INTERCEPT = "Intercept"
 #: Rows a second that a plan counts with: grouped, projected, certified.
 ROWS_A_SECOND = 2e6
 
+#: Rows at a time, where a column is gone through.
+SLICE = 2**16
+
 
 @dataclass(frozen=True)
 class Effects:
@@ -355,28 +358,26 @@ def fit(
 ) -> FixedEffects:
     """The regression."""
     began = time.perf_counter()
-    block = built.rows.read(0, built.rows.shape[0])
+    rows = built.rows
     penalties = kept.get("penalties")
     factors = built.absorbed if penalties is None else tuple(term.groups for term in built.random)
     columns = [j for j, name in enumerate(built.fixed) if name != INTERCEPT or penalties is not None]
     names = tuple(built.fixed[j] for j in columns)
-    assert isinstance(block.data, np.ndarray)
-    assert block.target is not None
-    if wrong := find_nonfinite(built.rows, 2**14):
-        raise wrong
-    x = block.data[:, columns] if len(columns) < len(built.fixed) else block.data[:, : built.p]
-    y = np.ascontiguousarray(block.target[:, 0])
-    found = absorb(
-        y, x, [factor.codes for factor in factors], weights=block.weight, tol=kept["tol"], memory=memory,
-        threads=threads, progress=progress, names=names,
-        penalties=None if penalties is None else [penalties[factor.name] for factor in factors],
-    )  # fmt: skip
+    y, weight = rows.target, rows.weight
+    try:
+        found = absorb(
+            y, rows.parts(columns), [factor.codes for factor in factors], weights=weight, tol=kept["tol"],
+            memory=memory, threads=threads, progress=progress, names=names,
+            penalties=None if penalties is None else [penalties[factor.name] for factor in factors],
+        )  # fmt: skip
+    except DataError as error:
+        raise find_nonfinite(rows, 2**14) or error from None
     beta = found.coefficients[found.kept]
     if penalties is None:
         covariance = found.covariance(kind, [cluster.codes for cluster in built.clusters] or None)
     else:
         covariance = _generalised(found, len(beta))
-    total = _spread(y, block.weight)
+    total = _spread(y, weight)
     within = found.rss + float(beta @ found.gram @ beta)
     seconds = time.perf_counter() - began
     return FixedEffects(
@@ -417,9 +418,12 @@ def _named(factors: Sequence[Groups], found: Absorbed) -> dict[str, Effects]:
 
 def _spread(y: np.ndarray, weight: np.ndarray | None) -> float:
     """``Σ w (y − ȳ)²``."""
-    mean = float(np.average(y, weights=weight))
-    centred = y - mean
-    return float(centred @ (centred if weight is None else weight * centred))
+    mean = float(y.mean() if weight is None else y @ weight / weight.sum())
+    total = 0.0
+    for first in range(0, len(y), SLICE):
+        centred = y[first : first + SLICE] - mean
+        total += float(centred @ (centred if weight is None else weight[first : first + SLICE] * centred))
+    return total
 
 
 def _trace(built: Design, found: Absorbed, seconds: float) -> Trace:

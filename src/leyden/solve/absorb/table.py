@@ -28,7 +28,8 @@ class Table:
     Attributes
     ----------
     y : float64, shape (n,)
-    x : float32 or float64, shape (n, p), in any order
+    x : tuple of arrays, shape (n, k)
+        The covariates in parts, one part after the other; numbers of any type, in any order.
     codes : list of int32 arrays, shape (n,)
     levels : tuple of int
         Levels of each factor.
@@ -37,7 +38,7 @@ class Table:
     """
 
     y: np.ndarray
-    x: np.ndarray
+    x: tuple[np.ndarray, ...]
     codes: list[np.ndarray]
     levels: tuple[int, ...]
     weights: np.ndarray
@@ -47,17 +48,16 @@ class Table:
         """Checked; nothing is copied that has the type it should."""
         y = np.ascontiguousarray(y, np.float64)
         n = len(y)
-        x = np.zeros((n, 0)) if x is None else np.asarray(x)
-        x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float64)
+        parts = tuple(map(_columns, x if isinstance(x, tuple) else () if x is None else (x,)))
         codes = [_codes(np.asarray(f), k) for k, f in enumerate(factors)]
         w = ONES if weights is None else np.ascontiguousarray(weights, np.float64)
         if n == 0:
             raise DataError("there are no rows")
         if not codes:
             raise OptionError("there must be at least one factor")
-        if x.ndim != 2 or len(x) != n or y.ndim != 1 or any(c.shape != (n,) for c in codes):
-            shapes = [c.shape for c in codes]
-            raise DataError(f"y has shape {y.shape}, x {x.shape}, and factors {shapes}: they must have rows in common")
+        if any(p.ndim != 2 or len(p) != n for p in parts) or y.ndim != 1 or any(c.shape != (n,) for c in codes):
+            of_x, shapes = ", ".join(str(part.shape) for part in parts), [c.shape for c in codes]
+            raise DataError(f"y has shape {y.shape}, x {of_x}, and factors {shapes}: they must have rows in common")
         if weights is not None:
             if w.shape != (n,):
                 raise DataError(f"weights have shape {w.shape}, y has {y.shape}")
@@ -67,7 +67,7 @@ class Table:
             if not w.any():
                 raise DataError("no row has a weight above zero")
             w = np.append(w, 0.0) if n == 1 else w
-        return cls(y, x, codes, tuple(int(c.max()) + 1 for c in codes), w)
+        return cls(y, parts, codes, tuple(int(c.max()) + 1 for c in codes), w)
 
     @property
     def rows(self) -> int:
@@ -78,9 +78,14 @@ class Table:
         return masked(self.weights)
 
     @property
+    def p(self) -> int:
+        """Covariates."""
+        return sum(part.shape[1] for part in self.x)
+
+    @property
     def width(self) -> int:
         """Columns of a block: y, those of x, and zeros up to a multiple of :data:`LANES`."""
-        count = 1 + self.x.shape[1]
+        count = 1 + self.p
         return count + -count % LANES
 
     @property
@@ -92,8 +97,19 @@ class Table:
         """Rows ``first:last`` of y and x, in the memory of ``block``."""
         out = block[: last - first]
         out[:, 0] = self.y[first:last]
-        out[:, 1 : 1 + self.x.shape[1]] = self.x[first:last]
+        at = 1
+        for part in self.x:
+            out[:, at : at + part.shape[1]] = part[first:last]
+            at += part.shape[1]
         return out
+
+    def fitted(self, first: int, last: int, beta: np.ndarray) -> np.ndarray:
+        """``xβ`` of the rows ``first:last``."""
+        total, at = np.zeros(last - first), 0
+        for part in self.x:
+            total += part[first:last] @ beta[at : at + part.shape[1]]
+            at += part.shape[1]
+        return total
 
     def weight(self, first: int, last: int) -> np.ndarray:
         """Weights of the rows ``first:last`` as a column; one number when they are all one."""
@@ -134,6 +150,13 @@ class Table:
     def by_level(self) -> list[np.ndarray]:
         """Zeros, (groups, levels, 4) a factor."""
         return [aligned.zeros((len(self.groups), count, LANES)) for count in self.levels]
+
+
+def _columns(values: Any) -> np.ndarray:
+    """Covariates side by side, (n, k); a single one may be (n,)."""
+    array = np.asarray(values)
+    array = array if array.dtype.kind in "fiu" else array.astype(np.float64)
+    return array[:, None] if array.ndim == 1 else array
 
 
 def _codes(codes: np.ndarray, factor: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from leyden.errors import BudgetError, DataError, OptionError
 from leyden.rows.base import Block, Rows
 from leyden.rows.open import column_names, open_columns
 from leyden.rows.table import TableRows
+from leyden.solve.mixed.columns import ColumnRows, NamedColumns, named
 from leyden.solve.mixed.formula import ModelFormula
 from leyden.solve.mixed.groups import Groups, grouped, known_codes
 
@@ -91,7 +92,7 @@ class Design:
     Attributes
     ----------
     formula : ModelFormula
-    rows : Rows
+    rows : DesignRows or ColumnRows
         Blocks of ``[x | z₁ | …]`` with ``group`` (m, terms), the code of each row in each term.
     fixed : tuple of str
         Names of the fixed effects.
@@ -103,7 +104,7 @@ class Design:
     """
 
     formula: ModelFormula
-    rows: Rows
+    rows: DesignRows | ColumnRows
     fixed: tuple[str, ...]
     terms: tuple[Term, ...]
     absorbed: tuple[Groups, ...] = ()
@@ -127,7 +128,8 @@ class Design:
     @property
     def codes(self) -> np.ndarray:
         """The code of each row in each term, shape (n, terms)."""
-        return self.rows.codes  # type: ignore[attr-defined]
+        assert isinstance(self.rows, DesignRows)
+        return self.rows.codes
 
 
 def design(
@@ -164,10 +166,8 @@ def design(
     for i, (name, reference) in enumerate(references.items()):
         expression = reader.columns[-1][i]
         terms.append(Term(wide[name], (expression,), slice(at + i, at + i + 1), (), True, reference))
-    codes = (
-        np.stack([term.groups.codes for term in terms], axis=1) if terms else np.zeros((table.shape[0], 0), np.int32)
-    )
-    rows = DesignRows(table, reader, codes, memory)
+    codes = _side_by_side([term.groups.codes for term in terms], table.shape[0])
+    rows = reader.rows(table, codes, memory)
     absorbed, beside = others[: len(formula.absorb)], others[len(formula.absorb) :]
     return Design(formula, rows, reader.columns[0], tuple(terms), tuple(absorbed), tuple(beside))
 
@@ -175,6 +175,13 @@ def design(
 def _first(group: tuple[str, ...], formula: ModelFormula) -> int:
     """Where a grouping is met first."""
     return [term.group for term in formula.random].index(group)
+
+
+def _side_by_side(codes: Sequence[np.ndarray], n: int) -> np.ndarray:
+    """Codes of the terms as columns."""
+    if len(codes) == 1:
+        return codes[0][:, None]
+    return np.stack(codes, axis=1) if codes else np.zeros((n, 0), np.int32)
 
 
 def _terms(formula: ModelFormula, groups: Sequence[Groups], reader: _Reader) -> list[Term]:
@@ -216,6 +223,7 @@ class _Reader:
         self.variables = list(dict.fromkeys([*variables, *(name for name in known if name in words)]))
         self.columns: list[tuple[str, ...]] = []
         self._specs: list[Any] = []
+        self._named: NamedColumns | None = None
         #: Expressions of fixed effects that have no columns, and the columns of text.
         self.wide: list[str] = []
         self._texts: set[str] = set()
@@ -261,8 +269,11 @@ class _Reader:
         import pyarrow as pa
 
         n = table.shape[0]
-        self.whole = n * 8.0 * (4 * len(self.variables) + 4) < KEPT * memory
-        batches = list(table.batches(0, n if self.whole else min(n, HEAD_ROWS)))
+        types = dict(zip(*_schema(table), strict=True))
+        known = self._named = named(self._target, self._sides, self.weight, types)
+        taken = 4 * len(self.variables) + 4 if known is None else len(known.design) + len(self.wide) + 2
+        self.whole = n * 8.0 * taken < KEPT * memory
+        batches = list(table.batches(0, n if self.whole and known is None else min(n, HEAD_ROWS)))
         table.release()
         texts = [name for name, type_ in zip(batches[0].schema.names, batches[0].schema.types, strict=True)
                  if name in self.variables and _is_text(type_)]  # fmt: skip
@@ -273,9 +284,9 @@ class _Reader:
         self._specs = [matrix.model_spec for matrix in matrices]
         if self._specs[0].column_names and len(self._specs[0].column_names) != 1:
             raise OptionError(f"the target '{self.formula.target}' makes {len(self._specs[0].column_names)} columns")
-        if self.whole:
+        if self.whole and known is None:
             self._made = self._together(matrices, frame)
-        else:
+        elif known is None:
             for spec in self._specs:
                 if spec.transform_state:
                     raise OptionError(
@@ -287,18 +298,30 @@ class _Reader:
             if not columns:
                 raise OptionError(f"the random term ({term.columns} | {term.name}) has no columns")
         self.columns.append(tuple(self.wide))
+        if known is not None:
+            self._named = replace(known, design=(*known.design, *[None] * len(self.wide)))
 
-    def take(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """What was made of all rows while learning; it is not kept here any longer."""
-        assert self._made is not None
+    def rows(self, table: TableRows, codes: np.ndarray, memory: int) -> DesignRows | ColumnRows:
+        """The rows of the design: only those that groups are eliminated from must lie side by side."""
+        if self.whole and self._named is not None and self.formula.absorb:
+            return ColumnRows(table, self._named, self.columns[0])
+        return DesignRows(table, self, codes, memory)
+
+    def take(self, table: TableRows) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """All rows; what was made of them while learning is not kept here any longer."""
         made, self._made = self._made, None
+        if made is None:
+            made = self.read(table.batches(0, table.shape[0]), table.shape[0])
+            table.release()
         return made
 
-    def read(self, batches: list[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def read(self, batches: Iterable[Any], rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Rows of the design, target and weight."""
         import pyarrow as pa
 
-        frame = self._frame(pa.Table.from_batches(batches))
+        if self._named is not None:
+            return self._named.read(batches, rows)
+        frame = self._frame(pa.Table.from_batches(list(batches)))
         return self._together([self._matrix(spec, frame) for spec in self._specs], frame)
 
     def _together(self, matrices: Sequence[Any], frame: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -376,7 +399,7 @@ class DesignRows(Rows):
                     f"the design takes {format_bytes(n * self.row_nbytes)} and {format_bytes(KEPT * memory)} are there",
                     hint="Give more with memory=.",
                 )
-            self._kept = reader.take()
+            self._kept = reader.take(table)
         self.stored_nbytes = int(n * self.row_nbytes) if self.in_memory else table.stored_nbytes
 
     def read(self, start: int, stop: int, buffer: Any = None) -> Block:
@@ -384,8 +407,27 @@ class DesignRows(Rows):
             data, y = self._kept[0][start:stop], self._kept[1][start:stop]
             weight = None if self._kept[2] is None else self._kept[2][start:stop]
         else:
-            data, y, weight = self.reader.read(list(self.table.batches(start, stop)))
+            data, y, weight = self.reader.read(self.table.batches(start, stop), stop - start)
         return Block(start, data, y[:, None], weight, self.codes[start:stop])
+
+    @property
+    def target(self) -> np.ndarray:
+        """The target of all rows, which are in memory."""
+        assert self._kept is not None
+        y: np.ndarray = self._kept[1]
+        return y
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        """The weights of all rows, which are in memory."""
+        assert self._kept is not None
+        weight: np.ndarray | None = self._kept[2]
+        return weight
+
+    def parts(self, columns: Sequence[int]) -> tuple[np.ndarray, ...]:
+        """Consecutive columns of all rows, which are in memory."""
+        assert self._kept is not None
+        return (self._kept[0][:, columns[0] : columns[-1] + 1],) if columns else ()
 
     def reader_nbytes(self, rows: int) -> float:
         return 0.0 if self.in_memory else self.table.reader_nbytes(rows) + 3 * rows * self.row_nbytes
@@ -403,7 +445,8 @@ def predictions(model: MixedModel, data: Any, random: bool) -> np.ndarray:
 
     assert model.system is not None
     built = model.system.design
-    reader: _Reader = built.rows.reader  # type: ignore[attr-defined]
+    assert isinstance(built.rows, DesignRows)
+    reader = built.rows.reader
     groups = [name for term in built.formula.random for name in term.group] if random else []
     names = list(dict.fromkeys([*reader.explaining(random), *groups, *(term.name for term in built.wide)]))
     if not names:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from leyden.rows.ids import Ids
 
 #: What joins the names of combined groups.
 JOIN = ":"
+
+#: Rows at a time, where a column is gone through.
+SLICE = 2**16
 
 
 @dataclass(frozen=True)
@@ -101,14 +104,14 @@ def _encode(name: str, column: Any, source: str) -> tuple[np.ndarray, np.ndarray
                 hint="Give a column of text or of whole numbers.",
             )
         column = _whole(name, column, source)
-    elif pa.types.is_boolean(kind) or pa.types.is_integer(kind):
+    elif pa.types.is_boolean(kind) or pa.types.is_uint64(kind):
         column = _whole(name, column, source)
     elif pa.types.is_temporal(kind):
         column = column.cast(pa.string())
-    elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+    elif not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
         raise DataError(f"column '{name}' holds {kind}, which names no groups", where=source)
     if pa.types.is_integer(column.type):
-        found = _near(column.to_numpy())
+        found = _near(column)
         if found is not None:
             return found
     encoded = column.dictionary_encode().unify_dictionaries()
@@ -136,14 +139,31 @@ def _whole(name: str, column: Any, source: str) -> Any:
         ) from None
 
 
-def _near(values: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _near(column: Any) -> tuple[np.ndarray, np.ndarray] | None:
     """Codes of whole numbers that lie near one another, found without a hash; None when they do not."""
-    low, high = int(values.min()), int(values.max())
-    if high - low > 4 * len(values) + 2**16:
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(column)
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    if high - low > 4 * len(column) + 2**16:
         return None
     there = np.zeros(high - low + 1, bool)
-    places = values - low
-    there[places] = True
+    for _, values in _slices(column):
+        there[values - low] = True
     rank = np.cumsum(there, dtype=np.int32)
     rank -= 1
-    return rank[places], np.flatnonzero(there) + low
+    codes = np.empty(len(column), np.int32)
+    for place, values in _slices(column):
+        np.take(rank, values - low, out=codes[place])
+    return codes, np.flatnonzero(there) + low
+
+
+def _slices(column: Any) -> Iterator[tuple[slice, np.ndarray]]:
+    """A column of whole numbers as int64, a slice at a time, and where each stands."""
+    first = 0
+    for chunk in column.chunks:
+        values = np.from_dlpack(chunk)
+        for start in range(0, len(values), SLICE):
+            part = values[start : start + SLICE].astype(np.int64)
+            yield slice(first + start, first + start + len(part)), part
+        first += len(values)
