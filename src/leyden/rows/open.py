@@ -161,7 +161,9 @@ def column_names(source: Any) -> tuple[str, ...]:
         import pyarrow as pa
 
         # Of a data frame, the columns without the rows are enough, and to see the rows takes time.
-        return tuple(pa.RecordBatchReader.from_stream(source.head(0) if hasattr(source, "head") else source).schema.names)
+        return tuple(
+            pa.RecordBatchReader.from_stream(source.head(0) if hasattr(source, "head") else source).schema.names
+        )
     paths, name = find_files(source, None)
     if name == "parquet":
         from leyden.rows.parquet import open_parquet

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leyden.engine.sweep import Engine
-from leyden.solve.mixed import elimination, products
+from leyden.solve.mixed import elimination
 from leyden.solve.mixed.design import design
 from leyden.solve.mixed.estimate import Covariance, Objective
 from leyden.solve.mixed.formula import parse
@@ -62,7 +62,7 @@ def test_cells_and_whole_products_say_the_same(formula: str, monkeypatch) -> Non
     monkeypatch.setattr("leyden.solve.mixed.design.WIDE", 20)
     found = {}
     for kind, least in (("cells", 1), ("whole", 10**9)):
-        monkeypatch.setattr(products, "SPARSE_FROM", least)
+        monkeypatch.setattr("leyden.solve.mixed.design.SPARSE_FROM", least)
         _, own, objective = likelihood(formula, data, restricted=True)
         assert isinstance(own.products, elimination.Sparse) == (kind == "cells")
         theta = somewhere(objective, 1)

@@ -20,7 +20,7 @@ from leyden.solution import PassRecord, Solution, Trace
 from leyden.solve.absorb.absorb import Absorbed, absorb
 from leyden.solve.absorb.sandwich import Covariance
 from leyden.solve.mixed.design import Design
-from leyden.solve.mixed.groups import Groups
+from leyden.solve.mixed.groups import Groups, codes_of
 
 #: Names of covariance matrices, and what they are called here.
 KINDS = {"iid": "iid", "hetero": "HC1", "HC1": "HC1", "cluster": "CRV1", "CRV1": "CRV1"}
@@ -366,7 +366,7 @@ def fit(
     y, weight = rows.target, rows.weight
     try:
         found = absorb(
-            y, rows.parts(columns), [factor.codes for factor in factors], weights=weight, tol=kept["tol"],
+            y, rows.parts(columns), codes_of(factors), weights=weight, tol=kept["tol"],
             memory=memory, threads=threads, progress=progress, names=names,
             penalties=None if penalties is None else [penalties[factor.name] for factor in factors],
         )  # fmt: skip
@@ -374,7 +374,7 @@ def fit(
         raise find_nonfinite(rows, 2**14) or error from None
     beta = found.coefficients[found.kept]
     if penalties is None:
-        covariance = found.covariance(kind, [cluster.codes for cluster in built.clusters] or None)
+        covariance = found.covariance(kind, codes_of(built.clusters) or None)
     else:
         covariance = _generalised(found, len(beta))
     total = _spread(y, weight)

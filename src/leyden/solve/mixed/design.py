@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +24,9 @@ from leyden.rows.base import Block, Rows
 from leyden.rows.open import column_names, open_columns
 from leyden.rows.table import TableRows
 from leyden.solve.mixed.columns import ColumnRows, NamedColumns, named
+from leyden.solve.mixed.elimination import Pattern
 from leyden.solve.mixed.formula import ModelFormula
-from leyden.solve.mixed.groups import Groups, grouped, known_codes
+from leyden.solve.mixed.groups import Groups, grouped, known_codes, met
 
 if TYPE_CHECKING:
     from leyden.solve.mixed.result import MixedModel
@@ -31,8 +34,17 @@ if TYPE_CHECKING:
 #: Of the budget, what the design may take to be kept in memory.
 KEPT = 0.4
 
+#: Of the budget, what finding the codes of all rows may take; beyond that every block looks its own up.
+CODED = 0.5
+
 #: Levels from which on a categorical column among the fixed effects is not turned into columns of zeros and ones.
 WIDE = 100
+
+#: Shared columns of other terms from which on it is looked whether most products are zero.
+SPARSE_FROM = 64
+
+#: Rows whose codes are gone through at a time.
+CODES = 2**18
 
 #: Rows that the columns of a formula are found from when not all can be in memory.
 HEAD_ROWS = 2**16
@@ -125,11 +137,54 @@ class Design:
         """The fixed ones, of many levels."""
         return tuple(term for term in self.terms if term.fixed)
 
-    @property
-    def codes(self) -> np.ndarray:
-        """The code of each row in each term, shape (n, terms)."""
+    @cached_property
+    def pattern(self) -> Pattern | None:
+        """Which shared effects the groups of the first term meet, when that is much less than all."""
+        first, *others = self.terms
+        effects = SharedEffects.of(others)
+        if effects.count < SPARSE_FROM:
+            return None
         assert isinstance(self.rows, DesignRows)
-        return self.rows.codes
+        rows = ((codes[:, 0], effects.places(codes[:, 1:])) for codes in self.rows.each_codes())
+        found = Pattern.of(rows, len(first.groups), effects.count)
+        return found if 3 * len(found.columns) < len(first.groups) * effects.count else None
+
+
+@dataclass(frozen=True)
+class SharedEffects:
+    """The effects of all terms but the first, side by side: columns that the groups of the first one share.
+
+    Attributes
+    ----------
+    offsets : tuple of int
+        Where the effects of each term begin, and at the end how many there are.
+    widths : tuple of int
+        Coefficients of a group of each term.
+    references : tuple of bool
+        Whether the first level of a term is the reference, which has no column.
+    """
+
+    offsets: tuple[int, ...]
+    widths: tuple[int, ...]
+    references: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, terms: Sequence[Term]) -> SharedEffects:
+        offsets = tuple(accumulate((term.free for term in terms), initial=0))
+        return cls(offsets, tuple(term.k for term in terms), tuple(term.reference for term in terms))
+
+    @property
+    def count(self) -> int:
+        return self.offsets[-1]
+
+    def places(self, codes: np.ndarray) -> np.ndarray:
+        """The columns of each row's effects, shape (m, Σ k), from its codes (m, terms); −1 for a reference level."""
+        found = [np.empty((len(codes), 0), np.int64)]
+        for t, (first, k, reference) in enumerate(zip(self.offsets, self.widths, self.references, strict=False)):
+            own = codes[:, t, None].astype(np.int64)
+            place = first + own * k + np.arange(k)
+            found.append(np.where(own > 0, place - 1, -1) if reference else place)
+        return np.concatenate(found, axis=1)
 
 
 def design(
@@ -156,7 +211,8 @@ def design(
         used[weight] = None
     table = open_columns(data, list(used), "drop" if missing == "drop" else "error")
     several = reader.categorical(table)
-    every = _groups(table, [*grouping, *((name,) for name in several)], memory)
+    codes_needed = bool(formula.absorb or clusters)
+    every = _groups(table, [*grouping, *((name,) for name in several)], memory, codes_needed)
     groups, others = every[: len(formula.random)], every[len(formula.random) : len(grouping)]
     wide = {name: found for name, found in zip(several, every[len(grouping) :], strict=True) if len(found) >= WIDE}
     references = reader.leave_out(wide) if formula.random else {}
@@ -166,8 +222,11 @@ def design(
     for i, (name, reference) in enumerate(references.items()):
         expression = reader.columns[-1][i]
         terms.append(Term(wide[name], (expression,), slice(at + i, at + i + 1), (), True, reference))
-    codes = _side_by_side([term.groups.codes for term in terms], table.shape[0])
-    rows = reader.rows(table, codes, memory)
+    rows = reader.rows(table, [term.groups for term in terms], memory)
+    if isinstance(rows, DesignRows) and rows.codes is not None:
+        terms = [
+            replace(term, groups=replace(term.groups, codes=own)) for term, own in zip(terms, rows.codes.T, strict=True)
+        ]
     absorbed, beside = others[: len(formula.absorb)], others[len(formula.absorb) :]
     return Design(formula, rows, reader.columns[0], tuple(terms), tuple(absorbed), tuple(beside))
 
@@ -175,13 +234,6 @@ def design(
 def _first(group: tuple[str, ...], formula: ModelFormula) -> int:
     """Where a grouping is met first."""
     return [term.group for term in formula.random].index(group)
-
-
-def _side_by_side(codes: Sequence[np.ndarray], n: int) -> np.ndarray:
-    """Codes of the terms as columns."""
-    if len(codes) == 1:
-        return codes[0][:, None]
-    return np.stack(codes, axis=1) if codes else np.zeros((n, 0), np.int32)
 
 
 def _terms(formula: ModelFormula, groups: Sequence[Groups], reader: _Reader) -> list[Term]:
@@ -301,11 +353,11 @@ class _Reader:
         if known is not None:
             self._named = replace(known, design=(*known.design, *[None] * len(self.wide)))
 
-    def rows(self, table: TableRows, codes: np.ndarray, memory: int) -> DesignRows | ColumnRows:
+    def rows(self, table: TableRows, groups: Sequence[Groups], memory: int) -> DesignRows | ColumnRows:
         """The rows of the design: only those that groups are eliminated from must lie side by side."""
         if self.whole and self._named is not None and self.formula.absorb:
             return ColumnRows(table, self._named, self.columns[0])
-        return DesignRows(table, self, codes, memory)
+        return DesignRows(table, self, groups, memory)
 
     def take(self, table: TableRows) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """All rows; what was made of them while learning is not kept here any longer."""
@@ -375,20 +427,22 @@ class DesignRows(Rows):
 
     Attributes
     ----------
-    codes : ndarray of int32, shape (n, terms)
+    codes : ndarray of int32, shape (n, terms), or None
+        The groups of each row in each term. None when every block looks its own up.
     """
 
     targets = ("target",)
     has_group = True
 
-    def __init__(self, table: TableRows, reader: _Reader, codes: np.ndarray, memory: int):
+    def __init__(self, table: TableRows, reader: _Reader, groups: Sequence[Groups], memory: int):
         n, d = table.shape[0], sum(map(len, reader.columns))
-        self.table, self.reader, self.codes = table, reader, codes
+        self.table, self.reader, self.groups = table, reader, tuple(groups)
+        self.codes = _side_by_side([own.codes for own in groups], n)
         self.shape, self.dtype, self.source = (n, d), np.dtype(np.float64), table.source
         self.columns = tuple(name for side in reader.columns for name in side)
         self.targets, self.has_weight = (reader.formula.target,), reader.weight is not None
-        self.files, self.held = table.files, (codes,)
-        self.row_nbytes = 8.0 * (d + 1 + self.has_weight)
+        self.files, self.held = table.files, () if self.codes is None else (self.codes,)
+        self.row_nbytes = 8.0 * (d + 1 + self.has_weight) + (4 * len(groups) if self.codes is None else 0)
         self.in_memory = reader.whole
         self.decodes = not self.in_memory
         self.piece_rows = table.piece_rows
@@ -406,9 +460,28 @@ class DesignRows(Rows):
         if self._kept is not None:
             data, y = self._kept[0][start:stop], self._kept[1][start:stop]
             weight = None if self._kept[2] is None else self._kept[2][start:stop]
-        else:
-            data, y, weight = self.reader.read(self.table.batches(start, stop), stop - start)
-        return Block(start, data, y[:, None], weight, self.codes[start:stop])
+            return Block(start, data, y[:, None], weight, self._codes_of(start, stop, None))
+        batches = list(self.table.batches(start, stop))
+        data, y, weight = self.reader.read(batches, stop - start)
+        return Block(start, data, y[:, None], weight, self._codes_of(start, stop, batches))
+
+    def _codes_of(self, start: int, stop: int, batches: Any) -> np.ndarray:
+        """The groups of rows, shape (m, terms), held or looked up in their batches."""
+        import pyarrow as pa
+
+        if self.codes is not None:
+            return self.codes[start:stop]
+        table = pa.Table.from_batches(self.table.batches(start, stop) if batches is None else batches)
+        codes = np.empty((stop - start, len(self.groups)), np.int32)
+        for t, own in enumerate(self.groups):
+            codes[:, t] = own.of_rows(table, self.source)
+        return codes
+
+    def each_codes(self) -> Iterator[np.ndarray]:
+        """The groups of all rows, some rows at a time."""
+        for start in range(0, self.shape[0], CODES):
+            yield self._codes_of(start, min(start + CODES, self.shape[0]), None)
+        self.table.release()
 
     @property
     def target(self) -> np.ndarray:
@@ -437,6 +510,16 @@ class DesignRows(Rows):
 
     def locate(self, row: int) -> str:
         return self.table.locate(row)
+
+
+def _side_by_side(codes: Sequence[np.ndarray | None], n: int) -> np.ndarray | None:
+    """Codes of the terms as columns; None when they are not held."""
+    held = [own for own in codes if own is not None]
+    if len(held) < len(codes):
+        return None
+    if len(held) < 2:
+        return held[0][:, None] if held else np.empty((n, 0), np.int32)
+    return np.stack(held, axis=1)
 
 
 def predictions(model: MixedModel, data: Any, random: bool) -> np.ndarray:
@@ -474,7 +557,7 @@ def predictions(model: MixedModel, data: Any, random: bool) -> np.ndarray:
     return np.asarray(expected)
 
 
-def _groups(table: TableRows, grouping: Sequence[tuple[str, ...]], memory: int) -> list[Groups]:
+def _groups(table: TableRows, grouping: Sequence[tuple[str, ...]], memory: int, codes_needed: bool) -> list[Groups]:
     """The groups of each of several combinations of columns, in one pass over these columns."""
     import pyarrow as pa
 
@@ -482,10 +565,14 @@ def _groups(table: TableRows, grouping: Sequence[tuple[str, ...]], memory: int) 
         return []
     n = table.shape[0]
     names = list(dict.fromkeys(name for columns in grouping for name in columns))
-    if n * (12 * len(names) + 8 * len(grouping)) > memory:
-        raise BudgetError(
-            f"the groups of {n:,} rows do not fit into {format_bytes(memory)}", hint="Give more with memory=."
-        )
+    if n * (12 * len(names) + 8 * len(grouping)) > CODED * memory:
+        if codes_needed:
+            raise BudgetError(
+                f"the groups of {n:,} rows do not fit into {format_bytes(memory)}", hint="Give more with memory=."
+            )
+        alone = met(table.batches(0, n), list(dict.fromkeys(grouping)), table.source, memory // 4)
+        table.release()
+        return [alone[combined] for combined in grouping]
     batches = [batch.select(names) for batch in table.batches(0, n)]
     table.release()
     columns = pa.Table.from_batches(batches)

@@ -8,7 +8,7 @@ target beside them (:class:`Sparse`).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +18,7 @@ import numpy as np
 
 from leyden.engine.budget import thread_count
 from leyden.solve.mixed import _products_kernels
+from leyden.solve.mixed.distinct import Distinct
 
 kernels: Any = _products_kernels
 
@@ -249,15 +250,13 @@ class Pattern:
     columns: np.ndarray
 
     @classmethod
-    def of(cls, codes: np.ndarray, places: list[np.ndarray], groups: int, shared: int) -> Pattern:
-        """Of rows whose group is ``codes`` and that touch these places; a negative place is none."""
-        keys = [
-            np.unique(codes[there].astype(np.int64) * shared + place[there])
-            for place in places
-            for there in [place >= 0]
-        ]
-        every = np.unique(np.concatenate(keys))
-        which, columns = np.divmod(every, shared)
+    def of(cls, rows: Iterable[tuple[np.ndarray, np.ndarray]], groups: int, shared: int) -> Pattern:
+        """Of rows in blocks: the code of each row's group, and the places (m, …) it touches; negative ones are none."""
+        cells = Distinct()
+        for codes, places in rows:
+            keys = codes[:, None].astype(np.int64) * shared + places
+            cells.add(keys[places >= 0])
+        which, columns = np.divmod(cells.values(), shared)
         starts = np.searchsorted(which, np.arange(groups + 1))
         return cls(starts.astype(np.int64), columns.astype(np.int32))
 

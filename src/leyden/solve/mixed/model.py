@@ -477,7 +477,12 @@ def _plan(built: Design, options: Options) -> Plan[MixedModel]:
     groups = "; ".join(f"{len(term.groups):,} of {term.name} × {term.k}" for term in built.random)
     effects = p + sum(term.free for term in built.wide)
     cut = layout(rows, [Triangle(p, d)], options.memory, options.threads)
-    peak = kept + 4 * n * len(built.terms) + 2 * state + cut.threads * reading_nbytes(rows, cut.block_rows)
+    peak = (
+        kept
+        + sum(codes.nbytes for codes in built.rows.held)
+        + 2 * state
+        + cut.threads * reading_nbytes(rows, cut.block_rows)
+    )
     return Plan(
         "mixed",
         f"{rows.source}: {n:,} rows, {effects:,} fixed effects, groups {groups}",
@@ -530,7 +535,7 @@ def _engine(built: Design, options: Options) -> Engine:
     return Engine(
         options.memory,
         options.threads,
-        int(min(kept + built.codes.nbytes, options.memory / 2)),
+        int(min(kept + sum(codes.nbytes for codes in built.rows.held), options.memory / 2)),
         as_executor(options.executor),
         checkpoint=options.checkpoint,
         progress=Progress(options.progress),

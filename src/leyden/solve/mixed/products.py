@@ -25,16 +25,12 @@ from leyden.engine.reduction import Reduction, Scratch
 from leyden.errors import DataError
 from leyden.rows.base import Block
 from leyden.solve.mixed import _products_kernels
-from leyden.solve.mixed.design import Design
-from leyden.solve.mixed.elimination import Pattern
+from leyden.solve.mixed.design import Design, SharedEffects
 
 kernels: Any = _products_kernels
 
 #: Parts that groups are shared out in among threads: the same on every machine.
 PARTS = 4
-
-#: Shared columns of other terms from which on it is looked whether most products are zero.
-SPARSE_FROM = 64
 
 #: A column of which less than this part stands out of those before it is a combination of them.
 COLLINEAR = 1e-9
@@ -209,28 +205,11 @@ class CrossProducts(Reduction[dict[str, np.ndarray], dict[str, Any]]):
         self.r, self.z = coordinates.r, coordinates.z
         first, *others = design.terms
         self.groups, self.k = len(first.groups), first.k
-        self.references = [term.reference for term in others]
-        self.offsets = np.cumsum([0, *(term.free for term in others)])
-        self.sparse = int(self.offsets[-1])
+        self.effects = SharedEffects.of(others)
+        self.sparse = self.effects.count
         self.shared = self.sparse + self.p + 1
-        self.pattern = self._pattern(design.codes) if self.sparse >= SPARSE_FROM else None
+        self.pattern = design.pattern
         self._scratch = Scratch()
-
-    def _pattern(self, codes: np.ndarray) -> Pattern | None:
-        """The cells that have rows, when they take much less than all."""
-        places = [column for t in range(len(self.references)) for column in self._places(t, codes[:, t + 1]).T]
-        found = Pattern.of(codes[:, 0], places, self.groups, self.sparse)
-        return found if 3 * len(found.columns) < self.groups * self.sparse else None
-
-    def _places(self, t: int, codes: np.ndarray) -> np.ndarray:
-        """Shared columns of the effects of another term, shape (m, k); the reference level has none."""
-        place = self.places[t + 1]
-        k = place.stop - place.start
-        if not self.references[t]:
-            return self.offsets[t] + codes[:, None].astype(np.int64) * k + np.arange(k)
-        found = self.offsets[t] + codes[:, None].astype(np.int64) - 1
-        found[codes == 0] = -1
-        return np.asarray(found)
 
     def start(self) -> dict[str, np.ndarray]:
         groups, k, shared = self.groups, self.k, self.shared
@@ -243,10 +222,8 @@ class CrossProducts(Reduction[dict[str, np.ndarray], dict[str, Any]]):
     def update(self, state: dict[str, np.ndarray], block: Block) -> dict[str, np.ndarray]:
         assert block.group is not None
         dense, first, others = self._whitened(block)
-        places = [self._places(t, block.group[:, t + 1]) for t in range(len(others))]
-        nothing = np.zeros((block.rows, 0))
-        place = np.concatenate(places or [nothing.astype(np.int64)], axis=1)
-        values = np.concatenate(others or [nothing], axis=1)
+        place = self.effects.places(block.group[:, 1:])
+        values = np.concatenate(others or [np.zeros((block.rows, 0))], axis=1)
         codes = np.ascontiguousarray(block.group[:, 0])
 
         def add(part: int) -> None:
