@@ -4,6 +4,10 @@ With features S (s, D) of s of the n rows, ``M = c SᵀS + λ I`` with ``c = n/s
 as soon as s is some times the effective dimension ``tr ZᵀZ (ZᵀZ + λ)⁻¹`` (Rudi, Carratino and Rosasco 2017; Avron,
 Clarkson and Woodruff 2017), so that conjugate gradients need ten or twenty passes whatever the condition.
 
+The sample is part of the data: ``ZᵀZ + λ I ⪰ SᵀS + λ I ⪰ M / c``. For any gradient g therefore
+``gᵀ (ZᵀZ + λ I)⁻¹ g ≤ c gᵀ M⁻¹ g``, a bound on the gap that conjugate gradients compute anyway, and often far below
+``‖g‖² / λ``. It holds of the squared loss; all here is computed in float64.
+
 Where D is small M is factored as it is. Beyond that it is the identity but for s directions:
 ``M⁻¹ = (I − Sᵀ (SSᵀ + (λ/c) I)⁻¹ S) / λ`` (Woodbury).
 """
@@ -19,10 +23,20 @@ from leyden.kernel.products import gram_of
 
 #: Features up to which the sample's Hessian is factored as it is, when it fits the budget.
 MOST_DENSE = 12_000
+#: Features that are worked on in float64 at once.
+CHUNK = 1024
 
 
 class Preconditioner(ABC):
-    """``M⁻¹`` for each of some penalties."""
+    """``M⁻¹`` for each of some penalties.
+
+    Attributes
+    ----------
+    scale : float
+        c.
+    """
+
+    scale: float
 
     @abstractmethod
     def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
@@ -42,6 +56,7 @@ class Factored(Preconditioner):
     """
 
     def __init__(self, s: np.ndarray, scale: float, penalties: np.ndarray, threads: int):
+        self.scale = scale
         gram = gram_of(s, threads)
         gram *= scale
         self.factors = []
@@ -64,9 +79,8 @@ class Woodbury(Preconditioner):
     def __init__(self, s: np.ndarray, scale: float, penalties: np.ndarray, threads: int):
         self.s, self.penalties = s, penalties / scale
         outer = np.zeros((len(s), len(s)))
-        step = 4096
-        for first in range(0, s.shape[1], step):
-            part = s[:, first : first + step]
+        for first in range(0, s.shape[1], CHUNK):
+            part = s[:, first : first + CHUNK].astype(np.float64)
             outer += part @ part.T
         if len(penalties) == 1:
             self.factor = cholesky(outer, float(self.penalties[0]))
@@ -86,14 +100,14 @@ class Woodbury(Preconditioner):
     def _times(self, r: np.ndarray) -> np.ndarray:
         """``S r`` in float64, some columns of S at a time."""
         out = np.zeros((len(self.s), r.shape[1]))
-        for first in range(0, self.s.shape[1], 1024):
-            out += self.s[:, first : first + 1024].astype(np.float64) @ r[first : first + 1024]
+        for first in range(0, self.s.shape[1], CHUNK):
+            out += self.s[:, first : first + CHUNK].astype(np.float64) @ r[first : first + CHUNK]
         return out
 
     def _transposed(self, q: np.ndarray) -> np.ndarray:
         out = np.empty((self.s.shape[1], q.shape[1]))
-        for first in range(0, self.s.shape[1], 1024):
-            out[first : first + 1024] = self.s[:, first : first + 1024].astype(np.float64).T @ q
+        for first in range(0, self.s.shape[1], CHUNK):
+            out[first : first + CHUNK] = self.s[:, first : first + CHUNK].astype(np.float64).T @ q
         return out
 
 

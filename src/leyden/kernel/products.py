@@ -20,6 +20,7 @@ import numpy as np
 
 from leyden import aligned
 from leyden.engine.budget import thread_count
+from leyden.engine.local import single_threaded_blas
 from leyden.engine.reduction import Reduction, Scratch
 from leyden.kernel._fourier_vectors import TILE_ROWS
 from leyden.kernel.features import FeatureMap
@@ -326,20 +327,24 @@ class Gram(Reduction[Moments, Moments]):
 
 
 def gram_of(z: np.ndarray, threads: int) -> np.ndarray:
-    """``zᵀz`` of float32 features in memory, float64 and symmetric: sums of GRAM_TILE rows in float32."""
+    """``zᵀz`` of float32 features in memory, all in float64: what is exact of the sample is exact of a bound from it."""
     size = z.shape[1]
     gram = aligned.zeros((size, size))
     edges = list(range(0, size, GRAM_BLOCK)) + [size]
     spans = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
-
-    def multiply(place: tuple[slice, slice]) -> None:
-        rows, columns = place
+    tile = aligned.empty((min(GRAM_TILE, len(z)), size))
+    with single_threaded_blas(), ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(z), GRAM_TILE):
-            tile = z[first : first + GRAM_TILE]
-            gram[rows, columns] += tile[:, rows].T @ tile[:, columns]
-        if rows != columns:
-            gram[columns, rows] = gram[rows, columns].T
+            part = z[first : first + GRAM_TILE]
+            wide = tile[: len(part)]
+            list(pool.map(lambda s, wide=wide, part=part: np.copyto(wide[:, s], part[:, s]), spans))
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(multiply, [(rows, columns) for i, rows in enumerate(spans) for columns in spans[: i + 1]]))
+            def multiply(place: tuple[slice, slice], wide: np.ndarray = wide) -> None:
+                rows, columns = place
+                gram[rows, columns] += wide[:, rows].T @ wide[:, columns]
+
+            list(pool.map(multiply, [(rows, columns) for i, rows in enumerate(spans) for columns in spans[: i + 1]]))
+    for i, rows in enumerate(spans):
+        for columns in spans[:i]:
+            gram[columns, rows] = gram[rows, columns].T
     return gram
