@@ -91,7 +91,7 @@ class Point:
 def gaps(problem: Problem, divide: Preconditioner, gradient: np.ndarray, divided: np.ndarray) -> np.ndarray:
     """What the objective is above its minimum at most, given its gradient (D, k) and ``M⁻¹`` times that."""
     gap = (gradient * gradient).sum(axis=0) / (2 * problem.penalties[problem.which])
-    if problem.loss.quadratic:
+    if problem.loss.quadratic and math.isfinite(divide.scale):
         gap = np.minimum(gap, 0.5 * divide.scale * (gradient * divided).sum(axis=0))
     return gap
 
@@ -162,9 +162,7 @@ def _stepped(
     return there
 
 
-def solve(
-    engine: Engine, problem: Problem, here: Point, divide: Preconditioner
-) -> tuple[np.ndarray, float]:
+def solve(engine: Engine, problem: Problem, here: Point, divide: Preconditioner) -> tuple[np.ndarray, float]:
     """The step ``−H⁻¹ ∇P`` by conjugate gradients, and the relative gap that a quadratic objective would then have."""
     which, penalty = problem.which, problem.penalties[problem.which]
     x, r = np.zeros_like(here.w), -here.gradient

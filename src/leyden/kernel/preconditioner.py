@@ -62,7 +62,10 @@ class Factored(Preconditioner):
         self.factors = []
         for number, penalty in enumerate(penalties):
             last = number + 1 == len(penalties)
-            self.factors.append(cholesky(gram if last else gram.copy(), penalty))
+            factor, added = cholesky(gram if last else gram.copy(), penalty)
+            self.factors.append(factor)
+            if added > penalty:
+                self.scale = np.inf
 
     def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
         out = np.empty_like(r)
@@ -73,17 +76,79 @@ class Factored(Preconditioner):
         return out
 
 
+class Shifted(Preconditioner):
+    """The Hessian of all rows, in float32 sums, factored for one penalty after the other in the memory of the matrix.
+
+    Parameters
+    ----------
+    gram : float64, shape (D, D)
+        Whose lower triangle counts; the other one holds the factor.
+    penalties : float64, shape (p,)
+    """
+
+    #: All rows are in it, but to rounding: no bound rests on it.
+    scale = np.inf
+
+    def __init__(self, gram: np.ndarray, penalties: np.ndarray):
+        self.gram, self.penalties = gram, penalties
+        self.diagonal = gram.diagonal().copy()
+        self._factored = -1
+
+    def factor(self, number: int) -> tuple[np.ndarray, bool]:
+        """The Cholesky factor for a penalty, which the next one overwrites."""
+        if self._factored != number:
+            a, added = self.gram, float(self.penalties[number])
+            while True:
+                for first in range(0, len(a), CHUNK):
+                    last = min(first + CHUNK, len(a))
+                    a[first:last, last:] = a[last:, first:last].T
+                    corner = a[first:last, first:last]
+                    corner[:] = np.tril(corner) + np.tril(corner, -1).T
+                a[np.diag_indices(len(a))] = self.diagonal + added
+                _, failed = sl.lapack.dpotrf(a.T, lower=1, clean=0, overwrite_a=1)
+                if not failed:
+                    break
+                added = max(10 * added, 1e-14 * float(self.diagonal.sum()))
+            self._factored = number
+        return self.gram.T, True
+
+    def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
+        out = np.empty_like(r)
+        for number in range(len(self.penalties)):
+            columns = which == number
+            if columns.any():
+                out[:, columns] = sl.cho_solve(self.factor(number), r[:, columns], check_finite=False)
+        return out
+
+    def freedom(self, number: int) -> float:
+        """Effective degrees of freedom ``tr G (G + λ I)⁻¹ = D − λ tr (G + λ I)⁻¹``."""
+        factor, _ = self.factor(number)
+        total, size = 0.0, len(factor)
+        # ‖L⁻¹‖², some columns of the inverse at a time.
+        for first in range(0, size, CHUNK):
+            last = min(first + CHUNK, size)
+            identity = np.zeros((size - first, last - first), order="F")
+            identity[np.arange(last - first), np.arange(last - first)] = 1
+            part = sl.solve_triangular(
+                factor[first:, first:], identity, lower=True, overwrite_b=True, check_finite=False
+            )  # fmt: skip
+            total += float(np.vdot(part, part))
+        return size - float(self.penalties[number]) * total
+
+
 class Woodbury(Preconditioner):
     """The inverse by that of an s × s matrix, whose eigenvectors serve all penalties."""
 
     def __init__(self, s: np.ndarray, scale: float, penalties: np.ndarray, threads: int):
-        self.s, self.penalties = s, penalties / scale
+        self.s, self.penalties, self._factor = s, penalties / scale, scale
         outer = np.zeros((len(s), len(s)))
         for first in range(0, s.shape[1], CHUNK):
             part = s[:, first : first + CHUNK].astype(np.float64)
             outer += part @ part.T
         if len(penalties) == 1:
-            self.factor = cholesky(outer, float(self.penalties[0]))
+            self.factor, added = cholesky(outer, float(self.penalties[0]))
+            if added > self.penalties[0]:
+                scale = np.inf
         else:
             self.values, self.vectors = sl.eigh(outer, overwrite_a=True, check_finite=False)
         self.scale = scale
@@ -95,7 +160,7 @@ class Woodbury(Preconditioner):
             inner = sl.cho_solve(self.factor, image, check_finite=False)
         else:
             inner = self.vectors @ ((self.vectors.T @ image) / (np.maximum(self.values, 0)[:, None] + penalties))
-        return (r - self._transposed(inner)) / (penalties * self.scale)
+        return (r - self._transposed(inner)) / (penalties * self._factor)
 
     def _times(self, r: np.ndarray) -> np.ndarray:
         """``S r`` in float64, some columns of S at a time."""
@@ -111,15 +176,15 @@ class Woodbury(Preconditioner):
         return out
 
 
-def cholesky(a: np.ndarray, penalty: float) -> tuple[np.ndarray, bool]:
-    """The factor of ``a + penalty I``, in the memory of ``a``; what rounding lacks of positive is added."""
+def cholesky(a: np.ndarray, penalty: float) -> tuple[tuple[np.ndarray, bool], float]:
+    """The factor of ``a + p I``, in the memory of ``a``, and p: the penalty, or as much more as rounding asks for."""
     size = float(np.trace(a)) / max(len(a), 1)
     added = penalty
     while True:
         work = a.copy() if added < 1e-13 * size * len(a) else a
         work[np.diag_indices(len(a))] += added
         try:
-            return sl.cho_factor(work.T, lower=True, overwrite_a=True, check_finite=False)
+            return sl.cho_factor(work.T, lower=True, overwrite_a=True, check_finite=False), added
         except np.linalg.LinAlgError:
             if work is a:
                 raise

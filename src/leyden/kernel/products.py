@@ -26,6 +26,7 @@ from leyden.kernel._fourier_vectors import TILE_ROWS
 from leyden.kernel.features import FeatureMap
 from leyden.kernel.inputs import Standard
 from leyden.kernel.losses import Loss
+from leyden.kernel.split import Split
 from leyden.rows.base import Block
 
 #: Bytes of a tile of features, and bounds for its rows.
@@ -76,10 +77,12 @@ class Features:
     ----------
     standard : Standard
     feature_map : FeatureMap
+    split : Split, optional
+        Rows that are held out are not among those of :meth:`fitted`; none by default.
     """
 
-    def __init__(self, standard: Standard, feature_map: FeatureMap):
-        self.standard, self.map = standard, feature_map
+    def __init__(self, standard: Standard, feature_map: FeatureMap, split: Split | None = None):
+        self.standard, self.map, self.split = standard, feature_map, split or Split(0.0, 0)
         rows = TILE_NBYTES // (4 * feature_map.size)
         self.rows = int(min(max(rows - rows % TILE_ROWS, LEAST_TILE), MOST_TILE))
         self._scratch = Scratch()
@@ -147,6 +150,7 @@ class Gradient(Reduction[Sums, Sums]):
         return Sums(np.zeros((d, k)), np.zeros(k), np.zeros(self.paths))
 
     def update(self, state: Sums, block: Block) -> Sums:
+        block = self.features.split.fitted(block)
         d, k = self.w.shape
         y = np.tile(self.targets(block), (1, self.paths))
         offset = np.tile(self.targets.offset, self.paths)
@@ -209,6 +213,7 @@ class HessianProduct(Reduction[np.ndarray, np.ndarray]):
         return np.zeros((len(self.both), self.k))
 
     def update(self, state: np.ndarray, block: Block) -> np.ndarray:
+        block = self.features.split.fitted(block)
         if not self.loss.quadratic:
             y = np.tile(self.targets(block), (1, self.paths))
             offset = np.tile(self.targets.offset, self.paths)
@@ -271,6 +276,7 @@ class Gram(Reduction[Moments, Moments]):
         return Moments(np.zeros((size, size)), np.zeros((size, outputs)), np.zeros(outputs))
 
     def update(self, state: Moments, block: Block) -> Moments:
+        block = self.features.split.fitted(block)
         z = self._scratch.array("gram tile", (GRAM_TILE, self.features.size), np.float32)
         y = self.targets(block) - self.targets.offset
         if block.weight is not None:
@@ -324,6 +330,58 @@ class Gram(Reduction[Moments, Moments]):
     def scratch_nbytes(self) -> int:
         tile = 4 * GRAM_TILE * self.features.size
         return tile + self.threads * (self.features.nbytes + 4 * GRAM_BLOCK**2)
+
+
+@dataclass
+class Scores:
+    """Of rows in order: their numbers (m,), scores (m, k), and Y (m, outputs)."""
+
+    number: np.ndarray
+    scores: np.ndarray
+    y: np.ndarray
+
+
+class HeldOut(Reduction[Scores, Scores]):
+    """Scores of the rows that were held out.
+
+    Parameters
+    ----------
+    features, targets
+    w : ndarray, shape (D, k)
+    expected : int
+        How many rows, about.
+    """
+
+    def __init__(self, features: Features, targets: Targets, w: np.ndarray, expected: int):
+        self.features, self.targets, self.expected = features, targets, expected
+        self.w = w.astype(np.float32)
+
+    def start(self) -> Scores:
+        return Scores(
+            np.zeros(0, np.int64), np.zeros((0, self.w.shape[1])), np.zeros((0, self.targets.outputs))
+        )  # fmt: skip
+
+    def update(self, state: Scores, block: Block) -> Scores:
+        mask = ~self.features.split.rows_fitted(block)
+        block = self.features.split.held_out(block)
+        found = [z @ self.w for _, z in self.features.tiles(block)]
+        offset = np.tile(self.targets.offset, self.w.shape[1] // self.targets.outputs)
+        scores = np.concatenate(found) + offset if found else np.zeros((0, self.w.shape[1]))
+        return self.merge(state, Scores(np.flatnonzero(mask) + block.start, scores, self.targets(block)))
+
+    def merge(self, a: Scores, b: Scores) -> Scores:
+        return Scores(*(np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("number", "scores", "y")))
+
+    def finish(self, state: Scores) -> Scores:
+        return state
+
+    @property
+    def state_nbytes(self) -> int:
+        return 8 * (self.expected + 4 * int(self.expected**0.5) + 4) * (1 + self.w.shape[1] + self.targets.outputs)
+
+    @property
+    def scratch_nbytes(self) -> int:
+        return self.features.nbytes + self.w.nbytes
 
 
 def gram_of(z: np.ndarray, threads: int) -> np.ndarray:
