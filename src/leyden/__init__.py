@@ -44,6 +44,8 @@ _HOME = {
     "QR": "leyden.factor.triangular",
     "als": "leyden.factor.als",
     "ALSResult": "leyden.factor.als_result",
+    "kernel_machine": "leyden.kernel.machine",
+    "KernelMachine": "leyden.kernel.result",
     "load": "leyden.solution",
     "verify": "leyden.solution",
     "Solution": "leyden.solution",
@@ -86,6 +88,8 @@ if TYPE_CHECKING:
     from leyden.factor.qr import qr
     from leyden.factor.svd import pca, svd
     from leyden.factor.triangular import QR
+    from leyden.kernel.machine import kernel_machine
+    from leyden.kernel.result import KernelMachine
     from leyden.plan import Plan
     from leyden.rows import Block, Intercept, Rows, Scale, SelectColumns, generated, open
     from leyden.rows.ingest import open_ratings

@@ -307,3 +307,10 @@ def mixed(*args: Any, **options: Any) -> Plan:
     from leyden.solve.mixed.model import mixed
 
     return mixed.plan(*args, **options)
+
+
+def kernel_machine(*args: Any, **options: Any) -> Plan:
+    """How :func:`leyden.kernel_machine` would fit the machine; takes the same arguments, runs nothing."""
+    from leyden.kernel.machine import kernel_machine
+
+    return kernel_machine.plan(*args, **options)

@@ -29,6 +29,7 @@ _KINDS = {
     "pca": "leyden.factor.decomposition:PrincipalComponents",
     "qr": "leyden.factor.triangular:QR",
     "als": "leyden.factor.als_result:ALSResult",
+    "kernel_machine": "leyden.kernel.result:KernelMachine",
     "lookup_mixed": "leyden.solve.lookup.result:PersonalisedRegressions",
 }
 

@@ -4,6 +4,10 @@ With features S (s, D) of s of the n rows, ``M = c SᵀS + λ I`` with ``c = n/s
 as soon as s is some times the effective dimension ``tr ZᵀZ (ZᵀZ + λ)⁻¹`` (Rudi, Carratino and Rosasco 2017; Avron,
 Clarkson and Woodruff 2017), so that conjugate gradients need ten or twenty passes whatever the condition.
 
+The sample is part of the data: ``ZᵀZ + λ I ⪰ SᵀS + λ I ⪰ M / c``. For any gradient g therefore
+``gᵀ (ZᵀZ + λ I)⁻¹ g ≤ c gᵀ M⁻¹ g``, a bound on the gap that conjugate gradients compute anyway, and often far below
+``‖g‖² / λ``. It holds of the squared loss; all here is computed in float64.
+
 Where D is small M is factored as it is. Beyond that it is the identity but for s directions:
 ``M⁻¹ = (I − Sᵀ (SSᵀ + (λ/c) I)⁻¹ S) / λ`` (Woodbury).
 """
@@ -19,10 +23,20 @@ from leyden.kernel.products import gram_of
 
 #: Features up to which the sample's Hessian is factored as it is, when it fits the budget.
 MOST_DENSE = 12_000
+#: Features that are worked on in float64 at once.
+CHUNK = 1024
 
 
 class Preconditioner(ABC):
-    """``M⁻¹`` for each of some penalties."""
+    """``M⁻¹`` for each of some penalties.
+
+    Attributes
+    ----------
+    scale : float
+        c.
+    """
+
+    scale: float
 
     @abstractmethod
     def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
@@ -42,12 +56,16 @@ class Factored(Preconditioner):
     """
 
     def __init__(self, s: np.ndarray, scale: float, penalties: np.ndarray, threads: int):
+        self.scale = scale
         gram = gram_of(s, threads)
         gram *= scale
         self.factors = []
         for number, penalty in enumerate(penalties):
             last = number + 1 == len(penalties)
-            self.factors.append(cholesky(gram if last else gram.copy(), penalty))
+            factor, added = cholesky(gram if last else gram.copy(), penalty)
+            self.factors.append(factor)
+            if added > penalty:
+                self.scale = np.inf
 
     def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
         out = np.empty_like(r)
@@ -58,18 +76,79 @@ class Factored(Preconditioner):
         return out
 
 
+class Shifted(Preconditioner):
+    """The Hessian of all rows, in float32 sums, factored for one penalty after the other in the memory of the matrix.
+
+    Parameters
+    ----------
+    gram : float64, shape (D, D)
+        Whose lower triangle counts; the other one holds the factor.
+    penalties : float64, shape (p,)
+    """
+
+    #: All rows are in it, but to rounding: no bound rests on it.
+    scale = np.inf
+
+    def __init__(self, gram: np.ndarray, penalties: np.ndarray):
+        self.gram, self.penalties = gram, penalties
+        self.diagonal = gram.diagonal().copy()
+        self._factored = -1
+
+    def factor(self, number: int) -> tuple[np.ndarray, bool]:
+        """The Cholesky factor for a penalty, which the next one overwrites."""
+        if self._factored != number:
+            a, added = self.gram, float(self.penalties[number])
+            while True:
+                for first in range(0, len(a), CHUNK):
+                    last = min(first + CHUNK, len(a))
+                    a[first:last, last:] = a[last:, first:last].T
+                    corner = a[first:last, first:last]
+                    corner[:] = np.tril(corner) + np.tril(corner, -1).T
+                a[np.diag_indices(len(a))] = self.diagonal + added
+                _, failed = sl.lapack.dpotrf(a.T, lower=1, clean=0, overwrite_a=1)
+                if not failed:
+                    break
+                added = max(10 * added, 1e-14 * float(self.diagonal.sum()))
+            self._factored = number
+        return self.gram.T, True
+
+    def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
+        out = np.empty_like(r)
+        for number in range(len(self.penalties)):
+            columns = which == number
+            if columns.any():
+                out[:, columns] = sl.cho_solve(self.factor(number), r[:, columns], check_finite=False)
+        return out
+
+    def freedom(self, number: int) -> float:
+        """Effective degrees of freedom ``tr G (G + λ I)⁻¹ = D − λ tr (G + λ I)⁻¹``."""
+        factor, _ = self.factor(number)
+        total, size = 0.0, len(factor)
+        # ‖L⁻¹‖², some columns of the inverse at a time.
+        for first in range(0, size, CHUNK):
+            last = min(first + CHUNK, size)
+            identity = np.zeros((size - first, last - first), order="F")
+            identity[np.arange(last - first), np.arange(last - first)] = 1
+            part = sl.solve_triangular(
+                factor[first:, first:], identity, lower=True, overwrite_b=True, check_finite=False
+            )  # fmt: skip
+            total += float(np.vdot(part, part))
+        return size - float(self.penalties[number]) * total
+
+
 class Woodbury(Preconditioner):
     """The inverse by that of an s × s matrix, whose eigenvectors serve all penalties."""
 
     def __init__(self, s: np.ndarray, scale: float, penalties: np.ndarray, threads: int):
-        self.s, self.penalties = s, penalties / scale
+        self.s, self.penalties, self._factor = s, penalties / scale, scale
         outer = np.zeros((len(s), len(s)))
-        step = 4096
-        for first in range(0, s.shape[1], step):
-            part = s[:, first : first + step]
+        for first in range(0, s.shape[1], CHUNK):
+            part = s[:, first : first + CHUNK].astype(np.float64)
             outer += part @ part.T
         if len(penalties) == 1:
-            self.factor = cholesky(outer, float(self.penalties[0]))
+            self.factor, added = cholesky(outer, float(self.penalties[0]))
+            if added > self.penalties[0]:
+                scale = np.inf
         else:
             self.values, self.vectors = sl.eigh(outer, overwrite_a=True, check_finite=False)
         self.scale = scale
@@ -81,31 +160,31 @@ class Woodbury(Preconditioner):
             inner = sl.cho_solve(self.factor, image, check_finite=False)
         else:
             inner = self.vectors @ ((self.vectors.T @ image) / (np.maximum(self.values, 0)[:, None] + penalties))
-        return (r - self._transposed(inner)) / (penalties * self.scale)
+        return (r - self._transposed(inner)) / (penalties * self._factor)
 
     def _times(self, r: np.ndarray) -> np.ndarray:
         """``S r`` in float64, some columns of S at a time."""
         out = np.zeros((len(self.s), r.shape[1]))
-        for first in range(0, self.s.shape[1], 1024):
-            out += self.s[:, first : first + 1024].astype(np.float64) @ r[first : first + 1024]
+        for first in range(0, self.s.shape[1], CHUNK):
+            out += self.s[:, first : first + CHUNK].astype(np.float64) @ r[first : first + CHUNK]
         return out
 
     def _transposed(self, q: np.ndarray) -> np.ndarray:
         out = np.empty((self.s.shape[1], q.shape[1]))
-        for first in range(0, self.s.shape[1], 1024):
-            out[first : first + 1024] = self.s[:, first : first + 1024].astype(np.float64).T @ q
+        for first in range(0, self.s.shape[1], CHUNK):
+            out[first : first + CHUNK] = self.s[:, first : first + CHUNK].astype(np.float64).T @ q
         return out
 
 
-def cholesky(a: np.ndarray, penalty: float) -> tuple[np.ndarray, bool]:
-    """The factor of ``a + penalty I``, in the memory of ``a``; what rounding lacks of positive is added."""
+def cholesky(a: np.ndarray, penalty: float) -> tuple[tuple[np.ndarray, bool], float]:
+    """The factor of ``a + p I``, in the memory of ``a``, and p: the penalty, or as much more as rounding asks for."""
     size = float(np.trace(a)) / max(len(a), 1)
     added = penalty
     while True:
         work = a.copy() if added < 1e-13 * size * len(a) else a
         work[np.diag_indices(len(a))] += added
         try:
-            return sl.cho_factor(work.T, lower=True, overwrite_a=True, check_finite=False)
+            return sl.cho_factor(work.T, lower=True, overwrite_a=True, check_finite=False), added
         except np.linalg.LinAlgError:
             if work is a:
                 raise

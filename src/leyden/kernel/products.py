@@ -20,11 +20,13 @@ import numpy as np
 
 from leyden import aligned
 from leyden.engine.budget import thread_count
+from leyden.engine.local import single_threaded_blas
 from leyden.engine.reduction import Reduction, Scratch
 from leyden.kernel._fourier_vectors import TILE_ROWS
 from leyden.kernel.features import FeatureMap
 from leyden.kernel.inputs import Standard
 from leyden.kernel.losses import Loss
+from leyden.kernel.split import Split
 from leyden.rows.base import Block
 
 #: Bytes of a tile of features, and bounds for its rows.
@@ -75,10 +77,12 @@ class Features:
     ----------
     standard : Standard
     feature_map : FeatureMap
+    split : Split, optional
+        Rows that are held out are not among those of :meth:`fitted`; none by default.
     """
 
-    def __init__(self, standard: Standard, feature_map: FeatureMap):
-        self.standard, self.map = standard, feature_map
+    def __init__(self, standard: Standard, feature_map: FeatureMap, split: Split | None = None):
+        self.standard, self.map, self.split = standard, feature_map, split or Split(0.0, 0)
         rows = TILE_NBYTES // (4 * feature_map.size)
         self.rows = int(min(max(rows - rows % TILE_ROWS, LEAST_TILE), MOST_TILE))
         self._scratch = Scratch()
@@ -146,6 +150,7 @@ class Gradient(Reduction[Sums, Sums]):
         return Sums(np.zeros((d, k)), np.zeros(k), np.zeros(self.paths))
 
     def update(self, state: Sums, block: Block) -> Sums:
+        block = self.features.split.fitted(block)
         d, k = self.w.shape
         y = np.tile(self.targets(block), (1, self.paths))
         offset = np.tile(self.targets.offset, self.paths)
@@ -208,6 +213,7 @@ class HessianProduct(Reduction[np.ndarray, np.ndarray]):
         return np.zeros((len(self.both), self.k))
 
     def update(self, state: np.ndarray, block: Block) -> np.ndarray:
+        block = self.features.split.fitted(block)
         if not self.loss.quadratic:
             y = np.tile(self.targets(block), (1, self.paths))
             offset = np.tile(self.targets.offset, self.paths)
@@ -270,6 +276,7 @@ class Gram(Reduction[Moments, Moments]):
         return Moments(np.zeros((size, size)), np.zeros((size, outputs)), np.zeros(outputs))
 
     def update(self, state: Moments, block: Block) -> Moments:
+        block = self.features.split.fitted(block)
         z = self._scratch.array("gram tile", (GRAM_TILE, self.features.size), np.float32)
         y = self.targets(block) - self.targets.offset
         if block.weight is not None:
@@ -325,21 +332,77 @@ class Gram(Reduction[Moments, Moments]):
         return tile + self.threads * (self.features.nbytes + 4 * GRAM_BLOCK**2)
 
 
+@dataclass
+class Scores:
+    """Of rows in order: their numbers (m,), scores (m, k), and Y (m, outputs)."""
+
+    number: np.ndarray
+    scores: np.ndarray
+    y: np.ndarray
+
+
+class HeldOut(Reduction[Scores, Scores]):
+    """Scores of the rows that were held out.
+
+    Parameters
+    ----------
+    features, targets
+    w : ndarray, shape (D, k)
+    expected : int
+        How many rows, about.
+    """
+
+    def __init__(self, features: Features, targets: Targets, w: np.ndarray, expected: int):
+        self.features, self.targets, self.expected = features, targets, expected
+        self.w = w.astype(np.float32)
+
+    def start(self) -> Scores:
+        return Scores(
+            np.zeros(0, np.int64), np.zeros((0, self.w.shape[1])), np.zeros((0, self.targets.outputs))
+        )  # fmt: skip
+
+    def update(self, state: Scores, block: Block) -> Scores:
+        mask = ~self.features.split.rows_fitted(block)
+        block = self.features.split.held_out(block)
+        found = [z @ self.w for _, z in self.features.tiles(block)]
+        offset = np.tile(self.targets.offset, self.w.shape[1] // self.targets.outputs)
+        scores = np.concatenate(found) + offset if found else np.zeros((0, self.w.shape[1]))
+        return self.merge(state, Scores(np.flatnonzero(mask) + block.start, scores, self.targets(block)))
+
+    def merge(self, a: Scores, b: Scores) -> Scores:
+        return Scores(*(np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("number", "scores", "y")))
+
+    def finish(self, state: Scores) -> Scores:
+        return state
+
+    @property
+    def state_nbytes(self) -> int:
+        return 8 * (self.expected + 4 * int(self.expected**0.5) + 4) * (1 + self.w.shape[1] + self.targets.outputs)
+
+    @property
+    def scratch_nbytes(self) -> int:
+        return self.features.nbytes + self.w.nbytes
+
+
 def gram_of(z: np.ndarray, threads: int) -> np.ndarray:
-    """``zᵀz`` of float32 features in memory, float64 and symmetric: sums of GRAM_TILE rows in float32."""
+    """``zᵀz`` of float32 features in memory, all in float64: what is exact of the sample is exact of a bound from it."""
     size = z.shape[1]
     gram = aligned.zeros((size, size))
     edges = list(range(0, size, GRAM_BLOCK)) + [size]
     spans = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
-
-    def multiply(place: tuple[slice, slice]) -> None:
-        rows, columns = place
+    tile = aligned.empty((min(GRAM_TILE, len(z)), size))
+    with single_threaded_blas(), ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(z), GRAM_TILE):
-            tile = z[first : first + GRAM_TILE]
-            gram[rows, columns] += tile[:, rows].T @ tile[:, columns]
-        if rows != columns:
-            gram[columns, rows] = gram[rows, columns].T
+            part = z[first : first + GRAM_TILE]
+            wide = tile[: len(part)]
+            list(pool.map(lambda s, wide=wide, part=part: np.copyto(wide[:, s], part[:, s]), spans))
 
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(multiply, [(rows, columns) for i, rows in enumerate(spans) for columns in spans[: i + 1]]))
+            def multiply(place: tuple[slice, slice], wide: np.ndarray = wide) -> None:
+                rows, columns = place
+                gram[rows, columns] += wide[:, rows].T @ wide[:, columns]
+
+            list(pool.map(multiply, [(rows, columns) for i, rows in enumerate(spans) for columns in spans[: i + 1]]))
+    for i, rows in enumerate(spans):
+        for columns in spans[:i]:
+            gram[columns, rows] = gram[rows, columns].T
     return gram

@@ -10,6 +10,7 @@ import numpy as np
 from leyden.engine.reduction import Reduction
 from leyden.errors import DataError
 from leyden.kernel.inputs import Standard
+from leyden.kernel.split import Split, chosen
 from leyden.rows.base import Block
 
 #: Labels beyond which a target is no class.
@@ -65,16 +66,21 @@ class SurveyRows(Reduction[Survey, Survey]):
     Parameters
     ----------
     d, outputs : int
-    share : float
-        Of the rows, to be sampled.
+    rows, sample : int
+        How many rows there are, and how many of them to keep, about.
     seed : int
     classes : bool
         Whether labels are counted.
+    share : float
+        Of the rows, held out: they are not among the sampled, and count in no moment.
     source : str
     """
 
-    def __init__(self, d: int, outputs: int, rows: int, sample: int, seed: int, *, classes: bool, source: str = ""):
-        self.d, self.outputs, self.classes, self.source = d, outputs, classes, source
+    def __init__(
+        self, d: int, outputs: int, rows: int, sample: int, seed: int, *, classes: bool, share: float = 0.0,
+        source: str = "",
+    ):  # fmt: skip
+        self.d, self.outputs, self.classes, self.source, self.share = d, outputs, classes, source, share
         self.least = min(1.0, sample / max(rows, 1))
         self.expected = min(rows, sample)
         self.seed = seed
@@ -86,6 +92,15 @@ class SurveyRows(Reduction[Survey, Survey]):
         )  # fmt: skip
 
     def update(self, state: Survey, block: Block) -> Survey:
+        state.rows += block.rows
+        sampled = chosen(block.start, block.rows, self.seed, self.least)
+        numbers = np.arange(block.start, block.start + block.rows)
+        split = Split(self.share, self.seed)
+        fitted = split.rows_fitted(block)
+        if self.classes and block.rows:
+            labels, counts = np.unique(block.target[:, 0], return_counts=True)  # type: ignore[index]  # there is a target
+            self._count(state, labels, counts.astype(float))
+        block, sampled, numbers = split.fitted(block), sampled[fitted], numbers[fitted]
         m = block.rows
         weight = np.ones(m) if block.weight is None else block.weight
         y = np.zeros((m, 0)) if block.target is None else np.asarray(block.target, np.float64)
@@ -100,16 +115,12 @@ class SurveyRows(Reduction[Survey, Survey]):
                 scatter = np.maximum(block.data.multiply(block.data).T @ weight - total * mean**2, 0)
             centre = weight @ y / total
             _add(state, np.append(mean, centre), np.append(scatter, weight @ (y - centre) ** 2), total)
-        state.rows += m
-        kept = np.flatnonzero(chosen(block.start, m, self.seed, self.least))
+        kept = np.flatnonzero(sampled)
         part = block.data[kept]
         state.points = np.concatenate([state.points, part if isinstance(part, np.ndarray) else part.toarray()])
         state.target = np.concatenate([state.target, y[kept]])
         state.sampled = np.concatenate([state.sampled, weight[kept]])
-        state.number = np.concatenate([state.number, kept + block.start])
-        if self.classes:
-            labels, counts = np.unique(y[:, 0], return_counts=True)
-            self._count(state, labels, counts.astype(float))
+        state.number = np.concatenate([state.number, numbers[kept]])
         return state
 
     def merge(self, a: Survey, b: Survey) -> Survey:
@@ -153,15 +164,3 @@ def _add(state: Survey, mean: np.ndarray, scatter: np.ndarray, weight: float) ->
     state.scatter = state.scatter + scatter + change**2 * (state.weight * weight / total)
     state.mean = state.mean + change * (weight / total)
     state.weight = total
-
-
-def chosen(first: int, count: int, seed: int, share: float) -> np.ndarray:
-    """Which of the rows from ``first`` are in a sample: by a hash of their number (Steele, Lea and Flood 2014)."""
-    if share >= 1:
-        return np.ones(count, bool)
-    with np.errstate(over="ignore"):
-        h = np.arange(first, first + count, dtype=np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-            h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
-        h ^= h >> np.uint64(31)
-    return h < np.uint64(share * 2.0**64)

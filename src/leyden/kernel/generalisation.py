@@ -1,0 +1,130 @@
+r"""What rows that were held out say of rows not seen yet.
+
+* Of m held-out rows e are wrong: the error is at most p with probability 1 − δ for the p at which e or fewer of m would
+  be wrong with probability δ, exactly (Clopper and Pearson 1934); of k machines that were tried each is charged δ/k.
+* The smallest of m held-out absolute residuals that ``⌈(m + 1) c⌉`` of them do not exceed bounds another one with
+  probability c at least, whatever the distribution (split conformal prediction).
+* Scores become probabilities by a logistic curve through those of the held-out rows (Platt 1999; of several classes
+  with one temperature and an offset each, as Guo et al. 2017).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax, softmax
+from scipy.stats import beta
+
+from leyden.certificate import Bound
+from leyden.errors import OptionError
+from leyden.kernel.products import Targets
+
+#: Probability with which bounds on unseen rows may fail.
+DELTA = 0.01
+
+
+def labels(scores: np.ndarray) -> np.ndarray:
+    """Positions of the classes that scores (m, outputs) say."""
+    return (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else scores.argmax(axis=1)
+
+
+def binomial_bound(wrong: int, rows: int, delta: float) -> float:
+    """The share of wrong rows that is not exceeded but with probability ``delta``."""
+    return 1.0 if wrong >= rows else float(beta.ppf(1 - delta, wrong + 1, rows - wrong))
+
+
+def bounds(
+    scores: np.ndarray | None, truths: np.ndarray | None, targets: Targets, tried: int, delta: float = DELTA
+) -> dict[str, Bound]:
+    """Bounds on the error at rows drawn as those held out."""
+    if scores is None or truths is None or not len(scores):
+        return {}
+    if targets.classes is not None:
+        wrong, rows = int(np.count_nonzero(labels(scores) != labels(truths))), len(scores)
+        charged = f", {tried} machines charged" if tried > 1 else ""
+        return {
+            "error": Bound(
+                "error", binomial_bound(wrong, rows, delta / tried),
+                f"share of rows not seen that get a wrong label; {wrong:,} of {rows:,} held out do{charged}",
+                "probabilistic", confidence=1 - delta, relative=False,
+            )
+        }  # fmt: skip
+    half = conformal(np.abs(scores - truths), 0.9)
+    size = math.sqrt(float((truths**2).sum())) or 1.0
+    relative = math.sqrt(float(((scores - truths) ** 2).sum())) / size
+    return {
+        "relative_error": Bound(
+            "relative_error", relative, f"‖f − y‖ / ‖y‖ of the {len(scores):,} rows held out", "measured"
+        ),
+        "interval": Bound(
+            "interval", float(half.max()), "nine in ten targets not seen are no further from their prediction",
+            "probabilistic", confidence=0.9, relative=False,
+        ),
+    }  # fmt: skip
+
+
+def conformal(residuals: np.ndarray, confidence: float) -> np.ndarray:
+    """Half-widths of intervals, (k,), from absolute residuals (m, k); infinite if they are too few."""
+    if not 0 < confidence < 1:
+        raise OptionError(f"confidence={confidence} must be a number between 0 and 1")
+    rows = len(residuals)
+    place = math.ceil((rows + 1) * confidence)
+    if place > rows:
+        return np.full(residuals.shape[1], np.inf)
+    return np.sort(residuals, axis=0)[place - 1]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Probabilities of classes from scores: ``softmax(temperature · scores + offsets)``."""
+
+    temperature: float
+    offsets: np.ndarray
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """Probabilities, float64 (m, classes)."""
+        if scores.shape[1] == 1:
+            second = expit(self.temperature * scores[:, 0] + self.offsets[0])
+            return np.column_stack([1 - second, second])
+        return softmax(self.temperature * scores + self.offsets, axis=1)
+
+
+def calibrate(scores: np.ndarray, truths: np.ndarray) -> Calibration:
+    """The calibration under which held-out labels are most likely, each with one more row of even odds."""
+    rows, outputs = scores.shape
+    right = labels(truths)
+
+    def surprise(x: np.ndarray) -> tuple[float, np.ndarray]:
+        temperature, offsets = math.exp(x[0]), x[1:]
+        if outputs == 1:
+            # Platt's targets, a little inside zero and one.
+            ones = right.sum()
+            t = np.where(right == 1, (ones + 1) / (ones + 2), 1 / (rows - ones + 2))
+            f = temperature * scores[:, 0] + offsets[0]
+            value, slope = np.logaddexp(0, f) - t * f, expit(f) - t
+            return float(value.sum()), np.array([float(slope @ scores[:, 0]) * temperature, float(slope.sum())])
+        f = temperature * scores + offsets
+        slope = softmax(f, axis=1)
+        slope[np.arange(rows), right] -= 1
+        value = -log_softmax(f, axis=1)[np.arange(rows), right]
+        gradient = np.append(float((slope * scores).sum()) * temperature, slope.sum(axis=0) + 1e-3 * offsets)
+        return float(value.sum()) + 5e-4 * float(offsets @ offsets), gradient
+
+    found = minimize(
+        surprise, np.zeros(1 + outputs), jac=True, method="L-BFGS-B", bounds=[(-10, 10)] + [(-30, 30)] * outputs
+    )
+    return Calibration(math.exp(float(found.x[0])), found.x[1:])
+
+
+def bernstein(name: str, squares: np.ndarray, most: float, delta: float = DELTA) -> Bound:
+    """The root of a mean of numbers in [0, most] from independent draws of them (Maurer and Pontil 2009)."""
+    m = len(squares)
+    log = math.log(2 / delta)
+    upper = squares.mean() + math.sqrt(2 * squares.var(ddof=1) * log / m) + 7 * most * log / (3 * (m - 1))
+    return Bound(
+        name, math.sqrt(float(upper)), f"root mean square error of the kernel over pairs; {math.sqrt(squares.mean()):.2e} "
+        f"of {m:,} sampled", "probabilistic", confidence=1 - delta, relative=False,
+    )  # fmt: skip
