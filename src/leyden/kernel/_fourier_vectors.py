@@ -1,4 +1,4 @@
-"""Vector instructions of Fourier features: projections whose sines and cosines are taken before they leave registers."""
+"""Vector instructions of Fourier features: projections turned to sines and cosines before they leave registers."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class FeatureMap(ABC):
 
     @abstractmethod
     def fill(self, x: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
-        """The features of the rows of ``x``, float32 (m, d) contiguous, into ``out``, float32 (m, D) with rows contiguous.
+        """The features of the rows of ``x``, contiguous float32 (m, d), into float32 ``out`` (m, D) with contiguous rows.
 
         ``scratch`` belongs to the thread that calls.
         """

@@ -4,8 +4,8 @@ r"""What rows that were held out say of rows not seen yet.
   be wrong with probability δ, exactly (Clopper and Pearson 1934); of k machines that were tried each is charged δ/k.
 * The smallest of m held-out absolute residuals that ``⌈(m + 1) c⌉`` of them do not exceed bounds another one with
   probability c at least, whatever the distribution (split conformal prediction).
-* Scores become probabilities by a logistic curve through those of the held-out rows (Platt 1999; of several classes
-  with one temperature and an offset each, as Guo et al. 2017).
+* Scores become probabilities by a softmax of them times one factor, which makes held-out labels most likely (Guo,
+  Pleiss, Sun and Weinberger 2017).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
+from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 from scipy.stats import beta
 
@@ -79,52 +79,40 @@ def conformal(residuals: np.ndarray, confidence: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Probabilities of classes from scores: ``softmax(temperature · scores + offsets)``."""
+    """Probabilities of classes: a softmax of scores times a factor, so that the most probable is the one predicted."""
 
-    temperature: float
-    offsets: np.ndarray
+    factor: float
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
         """Probabilities, float64 (m, classes)."""
         if scores.shape[1] == 1:
-            second = expit(self.temperature * scores[:, 0] + self.offsets[0])
+            second = expit(self.factor * scores[:, 0])
             return np.column_stack([1 - second, second])
-        return softmax(self.temperature * scores + self.offsets, axis=1)
+        return softmax(self.factor * scores, axis=1)
 
 
 def calibrate(scores: np.ndarray, truths: np.ndarray) -> Calibration:
-    """The calibration under which held-out labels are most likely, each with one more row of even odds."""
+    """The factor under which the labels of some rows are most likely, each mixed with one row of even odds."""
     rows, outputs = scores.shape
     right = labels(truths)
+    most = max(float(np.abs(scores).max(initial=0.0)), 1e-300)
 
-    def surprise(x: np.ndarray) -> tuple[float, np.ndarray]:
-        temperature, offsets = math.exp(x[0]), x[1:]
+    def surprise(log: float) -> float:
+        f = math.exp(log) / most * scores
         if outputs == 1:
-            # Platt's targets, a little inside zero and one.
-            ones = right.sum()
-            t = np.where(right == 1, (ones + 1) / (ones + 2), 1 / (rows - ones + 2))
-            f = temperature * scores[:, 0] + offsets[0]
-            value, slope = np.logaddexp(0, f) - t * f, expit(f) - t
-            return float(value.sum()), np.array([float(slope @ scores[:, 0]) * temperature, float(slope.sum())])
-        f = temperature * scores + offsets
-        slope = softmax(f, axis=1)
-        slope[np.arange(rows), right] -= 1
-        value = -log_softmax(f, axis=1)[np.arange(rows), right]
-        gradient = np.append(float((slope * scores).sum()) * temperature, slope.sum(axis=0) + 1e-3 * offsets)
-        return float(value.sum()) + 5e-4 * float(offsets @ offsets), gradient
+            other = np.logaddexp(0, f[:, 0]) - right * f[:, 0]
+            return float(other.sum()) + float((np.logaddexp(0, f[:, 0]) - 0.5 * f[:, 0]).mean())
+        logs = log_softmax(f, axis=1)
+        return -float(logs[np.arange(rows), right].sum()) - float(logs.mean())
 
-    found = minimize(
-        surprise, np.zeros(1 + outputs), jac=True, method="L-BFGS-B", bounds=[(-10, 10)] + [(-30, 30)] * outputs
-    )
-    return Calibration(math.exp(float(found.x[0])), found.x[1:])
+    found = minimize_scalar(surprise, bounds=(-8, 12), method="bounded")
+    return Calibration(math.exp(float(found.x)) / most)
 
 
 def bernstein(name: str, squares: np.ndarray, most: float, delta: float = DELTA) -> Bound:
     """The root of a mean of numbers in [0, most] from independent draws of them (Maurer and Pontil 2009)."""
-    m = len(squares)
+    m, mean = len(squares), float(squares.mean())
     log = math.log(2 / delta)
-    upper = squares.mean() + math.sqrt(2 * squares.var(ddof=1) * log / m) + 7 * most * log / (3 * (m - 1))
-    return Bound(
-        name, math.sqrt(float(upper)), f"root mean square error of the kernel over pairs; {math.sqrt(squares.mean()):.2e} "
-        f"of {m:,} sampled", "probabilistic", confidence=1 - delta, relative=False,
-    )  # fmt: skip
+    upper = mean + math.sqrt(2 * float(squares.var(ddof=1)) * log / m) + 7 * most * log / (3 * (m - 1))
+    meaning = f"root mean square error of the kernel over pairs of rows; {math.sqrt(mean):.2e} of {m:,} sampled"
+    return Bound(name, math.sqrt(upper), meaning, "probabilistic", confidence=1 - delta, relative=False)

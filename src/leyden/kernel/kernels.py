@@ -79,7 +79,7 @@ class Kernel:
         return (1 + distance + distance**2 / 3) * np.exp(-distance)
 
     def distances(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """What the kernel falls with, before widths, of pairs of rows (n, d): ℓ₁ of product kernels, ℓ₂ of the others."""
+        """What the kernel falls with, before widths, of pairs of rows (n, d): ℓ₁ of products, ℓ₂ of the others."""
         t = np.abs(np.asarray(x, np.float64) - y)
         return np.sqrt((t * t).sum(axis=1)) if self.radial else t.sum(axis=1)
 

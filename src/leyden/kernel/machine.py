@@ -84,6 +84,7 @@ class Options:
     penalties: np.ndarray
     standardize: bool
     held_out: float
+    folds: int
     tol: float
     seed: int
     memory: int
@@ -107,6 +108,7 @@ def kernel_machine(
     regularization: float | Sequence[float] = 1e-6,
     standardize: bool = True,
     held_out: float = 0.05,
+    folds: int = 0,
     weights: Any = None,
     tol: float = 1e-2,
     method: str = "auto",
@@ -146,7 +148,10 @@ def kernel_machine(
     standardize : bool, default True
         Whether columns are brought to mean zero (unless sparse) and variance one first.
     held_out : float, default 0.05
-        Share of the rows that is not fitted: errors, probabilities and prediction intervals rest on them. Zero fits all.
+        Share of the rows that is not fitted: errors, probabilities and prediction intervals rest on them.
+    folds : int, default 0
+        Of several penalties choose the one with the least cross-validated squared error, exactly, in so many folds of
+        the rows: the Gram matrices of all of them come from one pass. By default, that on the rows held out.
     weights : array, shape (n,), optional
         Zero or more.
     tol : float, default 1e-2
@@ -189,7 +194,14 @@ def kernel_machine(
     held = check.zero_or_more("held_out", held_out)
     if held >= 1:
         raise OptionError(f"held_out={held_out} leaves no row to fit", hint="Give a share below one, such as 0.05.")
-    if len(penalties) > 1 and held == 0:
+    folds = check.whole("folds", folds, 0, 1000)
+    if folds == 1 or (folds and loss != "squared"):
+        raise OptionError(
+            "cross-validation is of the squared loss, and needs two folds or more", hint="Leave folds out."
+        )
+    if folds:
+        method = "gram"
+    if len(penalties) > 1 and held == 0 and not folds:
         raise OptionError("one of several penalties is chosen by rows held out, and none are", hint="Give held_out.")
     if method != "auto":
         check.one_of("method", method, METHODS)
@@ -205,6 +217,7 @@ def kernel_machine(
         penalties=penalties[::-1],
         standardize=check.flag("standardize", standardize),
         held_out=held,
+        folds=folds,
         tol=check.fraction("tol", tol),
         seed=check.seed(seed),
         memory=as_executor(executor).memory() if memory is None else check.memory(memory),
@@ -326,7 +339,8 @@ def peak_nbytes(method: str, rows: Rows, options: Options) -> int:
     points = 8.0 * sample * (d + 4) * 3 + 4.0 * d * size
     tile = threads * (4 * 2**20 + 3 * 2**20 + 40.0 * size * 24) + 8.0 * size * outputs * (6 + 3 * threads)
     if method == "gram":
-        return int(points + tile + 8.0 * size**2 + 4.0 * 2048 * size)
+        matrices = 2 * options.folds + 2 if options.folds else 1
+        return int(points + tile + 8.0 * size**2 * matrices + 4.0 * 2048 * size)
     made = sampled(n, size)
     held = 8.0 * size**2 * len(options.penalties) if size <= MOST_DENSE else 8.0 * made**2 * 2
     return int(points + tile + 4.0 * made * size + held + 8.0 * 2048 * min(size, MOST_DENSE))
@@ -361,6 +375,7 @@ class Fit:
 
     def __init__(self, engine: Engine, rows: Rows, options: Options):
         self.engine, self.rows, self.options = engine, rows, options
+        self.cross_validated: np.ndarray | None = None
         n, d = rows.shape
         self.split = Split(options.held_out, options.seed)
         wanted = max(sampled(n, options.features), LEARNING if isinstance(options.width, str) else LOOKING)
@@ -482,12 +497,14 @@ class Fit:
             divide = self.preconditioner()
             return minimise(self.engine, problem, lambda w: divide, w)
         sums: Moments
-        (sums,) = self.engine.sweep(
-            self.rows, [Gram(self.features, self.targets, self.options.threads)], "Gram matrix of the features",
-            keep=False,
+        gram = Gram(
+            self.features, self.targets, self.options.threads, folds=max(self.options.folds, 1), seed=self.options.seed
         )  # fmt: skip
-        shifted = Shifted(sums.gram, self.penalties)
-        w = shifted(np.tile(sums.cross, (1, len(self.penalties))), problem.which)
+        (sums,) = self.engine.sweep(self.rows, [gram], "Gram matrix of the features", keep=False)
+        if self.options.folds:
+            self.cross_validated = cross_validate(sums, self.options.penalties)
+        shifted = Shifted(sums.gram.sum(axis=0) if self.options.folds else sums.gram[0], self.penalties)
+        w = shifted(np.tile(sums.cross.sum(axis=0), (1, len(self.penalties))), problem.which)
         return minimise(self.engine, problem, lambda w: shifted, w)
 
     def held_out(self, w: np.ndarray) -> Scores | None:
@@ -506,6 +523,8 @@ class Fit:
         """The machine of the penalty with the least error on the rows held out."""
         options, outputs = self.options, self.targets.outputs
         errors = _errors(scores, self.targets, len(self.penalties)) if scores is not None else None
+        if self.cross_validated is not None:
+            errors = self.cross_validated
         best = int(np.argmin(errors)) if errors is not None else 0
         columns = slice(best * outputs, (best + 1) * outputs)
         bounds = certified(
@@ -544,6 +563,26 @@ class Fit:
         )
 
 
+def cross_validate(sums: Moments, penalties: np.ndarray) -> np.ndarray:
+    """Relative squared error ``Σ (f − y)² / Σ y²`` of each fold's rows by the machine of the others, for each penalty.
+
+    Exact: the sums of a fold give its error, ``YᵀY − 2 wᵀZᵀY + wᵀZᵀZ w``, and those of all without it give w.
+    """
+    total, cross, weight = sums.gram.sum(axis=0), sums.cross.sum(axis=0), float(sums.weight.sum())
+    found = np.zeros(len(penalties))
+    for gram, own, square, mine in zip(sums.gram, sums.cross, sums.square, sums.weight, strict=True):
+        if mine <= 0:
+            continue
+        lower = np.tril(gram)
+        rest = Shifted(total - gram, penalties * (weight - mine))
+        for number in range(len(penalties)):
+            w = rest(cross - own, np.full(own.shape[1], number))
+            quadratic = (w * (lower @ w + lower.T @ w - gram.diagonal()[:, None] * w)).sum()
+            found[number] += float(square.sum() - 2 * (w * own).sum() + quadratic)
+    size = float(sums.square.sum())
+    return np.maximum(found, 0.0) / size if size > 0 else found
+
+
 def _errors(scores: Scores, targets: Targets, paths: int) -> np.ndarray:
     """Of each penalty, on the rows held out: the share of wrong classes, or the relative residual."""
     outputs, found = targets.outputs, []
@@ -577,13 +616,6 @@ def certified(
         ),
     ]  # fmt: skip
     if loss == "squared":
-        bounds.append(
-            Bound(
-                "fitted_error",
-                typical,
-                "root mean square distance of fitted scores from those of the best machine",
-                "rigorous",
-                relative=False,
-            )  # fmt: skip
-        )
+        meaning = "root mean square distance of fitted scores from those of the best machine"
+        bounds.append(Bound("fitted_error", typical, meaning, "rigorous", relative=False))
     return {bound.name: bound for bound in bounds}

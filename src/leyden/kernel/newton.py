@@ -5,8 +5,8 @@ all columns take part, and none is kept waiting by an array as long as the data.
 corrects what float32 products left.
 
 The objective is λ-strongly convex, so that at any w ``P(w) − min P ≤ ‖∇P(w)‖² / 2λ``; of the squared loss also
-``≤ c/2 ∇Pᵀ M⁻¹ ∇P`` with a preconditioner of c times a part of the rows (:mod:`leyden.kernel.preconditioner`). The lesser
-of both is the duality gap that is certified, and small enough in the end.
+``≤ c/2 ∇Pᵀ M⁻¹ ∇P`` with a preconditioner of c times a part of the rows (:mod:`leyden.kernel.preconditioner`). The
+lesser of both is the duality gap that is certified, and small enough in the end.
 """
 
 from __future__ import annotations

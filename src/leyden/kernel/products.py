@@ -26,7 +26,7 @@ from leyden.kernel._fourier_vectors import TILE_ROWS
 from leyden.kernel.features import FeatureMap
 from leyden.kernel.inputs import Standard
 from leyden.kernel.losses import Loss
-from leyden.kernel.split import Split
+from leyden.kernel.split import Split, folds_of, select
 from leyden.rows.base import Block
 
 #: Bytes of a tile of features, and bounds for its rows.
@@ -117,7 +117,7 @@ class Features:
 
 @dataclass
 class Sums:
-    """Of the rows so far: ``Zᵀ ℓ'`` (D, k), ``Σ ℓ`` (k,), and the number of rows whose class is another (outputs of λ)."""
+    """Of the rows so far: ``Zᵀ ℓ'`` (D, k), ``Σ ℓ`` (k,), and how many have another class, by penalty."""
 
     gradient: np.ndarray
     value: np.ndarray
@@ -151,7 +151,7 @@ class Gradient(Reduction[Sums, Sums]):
 
     def update(self, state: Sums, block: Block) -> Sums:
         block = self.features.split.fitted(block)
-        d, k = self.w.shape
+        d = len(self.w)
         y = np.tile(self.targets(block), (1, self.paths))
         offset = np.tile(self.targets.offset, self.paths)
         weight = None if block.weight is None else block.weight[:, None]
@@ -245,45 +245,64 @@ class HessianProduct(Reduction[np.ndarray, np.ndarray]):
 
 @dataclass
 class Moments:
-    """``ZᵀZ`` (D, D), its lower triangle; ``ZᵀY`` (D, outputs), of targets without their offset; ``Σ Y²`` and rows."""
+    """Of each fold of the rows: ``ZᵀZ`` (folds, D, D), its lower triangle; ``ZᵀY`` (folds, D, outputs) of targets without
+    their offset; ``Σ Y²`` (folds, outputs); and the weight of its rows (folds,)."""
 
     gram: np.ndarray
     cross: np.ndarray
     square: np.ndarray
-    weight: float = 0.0
+    weight: np.ndarray
 
 
 class Gram(Reduction[Moments, Moments]):
     """The Gram matrix of the features, float64 sums of float32 products of tiles.
 
     Blocks of the matrix are shared among threads, each computed by one of them whatever their number: same bits.
+
+    Parameters
+    ----------
+    features, targets
+    threads : int, optional
+    folds : int
+        Parts of the rows, by a hash of their numbers, of which sums are kept apart.
+    seed : int
+        Of the folds.
     """
 
     parallel = True
 
-    def __init__(self, features: Features, targets: Targets, threads: int | None = None):
-        self.features, self.targets = features, targets
+    def __init__(
+        self, features: Features, targets: Targets, threads: int | None = None, *, folds: int = 1, seed: int = 0
+    ):
+        self.features, self.targets, self.folds, self.seed = features, targets, folds, seed
         self.threads = threads or thread_count()
         self._scratch = Scratch()
         size = features.size
-        edges = list(range(0, size, GRAM_BLOCK)) + [size]
-        spans = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
-        self.blocks = [(rows, columns) for i, rows in enumerate(spans) for columns in spans[: i + 1]]
+        self.blocks = lower_blocks(size)
         self.block_nbytes = GRAM_TILE * 8 * features.map.inputs
 
     def start(self) -> Moments:
         size, outputs = self.features.size, self.targets.outputs
-        return Moments(np.zeros((size, size)), np.zeros((size, outputs)), np.zeros(outputs))
+        k = self.folds
+        return Moments(np.zeros((k, size, size)), np.zeros((k, size, outputs)), np.zeros((k, outputs)), np.zeros(k))
 
     def update(self, state: Moments, block: Block) -> Moments:
-        block = self.features.split.fitted(block)
+        if self.folds == 1:
+            return self._add(state, 0, self.features.split.fitted(block))
+        fitted = self.features.split.rows_fitted(block)
+        fold = folds_of(block, self.folds, self.seed)
+        for k in range(self.folds):
+            self._add(state, k, select(block, fitted & (fold == k)))
+        return state
+
+    def _add(self, state: Moments, fold: int, block: Block) -> Moments:
         z = self._scratch.array("gram tile", (GRAM_TILE, self.features.size), np.float32)
         y = self.targets(block) - self.targets.offset
         if block.weight is not None:
             root = np.sqrt(block.weight)[:, None]
             y *= root
-        state.square += (y * y).sum(axis=0)
-        state.weight += block.rows if block.weight is None else float(block.weight.sum())
+        state.square[fold] += (y * y).sum(axis=0)
+        state.weight[fold] += block.rows if block.weight is None else float(block.weight.sum())
         with ThreadPoolExecutor(self.threads) as pool:
 
             def every(work: Callable[[Any], None], parts: Any) -> None:
@@ -304,12 +323,12 @@ class Gram(Reduction[Moments, Moments]):
                     shape = rows.stop - rows.start, columns.stop - columns.start
                     product = out.reshape(-1)[: shape[0] * shape[1]].reshape(shape)
                     np.matmul(tile[:, rows].T, tile[:, columns], out=product)
-                    state.gram[rows, columns] += product
+                    state.gram[fold, rows, columns] += product
 
                 rows = self.features.rows
                 every(fill, [slice(a, min(a + rows, len(tile))) for a in range(0, len(tile), rows)])
                 every(multiply, self.blocks)
-                state.cross += tile.T @ part
+                state.cross[fold] += tile.T @ part
         return state
 
     def merge(self, a: Moments, b: Moments) -> Moments:
@@ -324,12 +343,18 @@ class Gram(Reduction[Moments, Moments]):
 
     @property
     def state_nbytes(self) -> int:
-        return 8 * self.features.size * (self.features.size + self.targets.outputs)
+        return 8 * self.folds * self.features.size * (self.features.size + self.targets.outputs)
 
     @property
     def scratch_nbytes(self) -> int:
         tile = 4 * GRAM_TILE * self.features.size
         return tile + self.threads * (self.features.nbytes + 4 * GRAM_BLOCK**2)
+
+
+def lower_blocks(size: int) -> list[tuple[slice, slice]]:
+    """The blocks of the lower triangle of a matrix."""
+    spans = [slice(a, min(a + GRAM_BLOCK, size)) for a in range(0, size, GRAM_BLOCK)]
+    return [(rows, columns) for i, rows in enumerate(spans) for columns in spans[: i + 1]]
 
 
 @dataclass
@@ -385,11 +410,10 @@ class HeldOut(Reduction[Scores, Scores]):
 
 
 def gram_of(z: np.ndarray, threads: int) -> np.ndarray:
-    """``zᵀz`` of float32 features in memory, all in float64: what is exact of the sample is exact of a bound from it."""
+    """``zᵀz`` of float32 features in memory, in float64: bounds rest on it."""
     size = z.shape[1]
     gram = aligned.zeros((size, size))
-    edges = list(range(0, size, GRAM_BLOCK)) + [size]
-    spans = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    spans = [slice(a, min(a + GRAM_BLOCK, size)) for a in range(0, size, GRAM_BLOCK)]
     tile = aligned.empty((min(GRAM_TILE, len(z)), size))
     with single_threaded_blas(), ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(z), GRAM_TILE):
@@ -401,7 +425,7 @@ def gram_of(z: np.ndarray, threads: int) -> np.ndarray:
                 rows, columns = place
                 gram[rows, columns] += wide[:, rows].T @ wide[:, columns]
 
-            list(pool.map(multiply, [(rows, columns) for i, rows in enumerate(spans) for columns in spans[: i + 1]]))
+            list(pool.map(multiply, lower_blocks(size)))
     for i, rows in enumerate(spans):
         for columns in spans[:i]:
             gram[columns, rows] = gram[rows, columns].T

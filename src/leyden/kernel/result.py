@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,8 @@ from leyden.kernel import generalisation
 from leyden.kernel.features import FeatureMap
 from leyden.kernel.inputs import Standard
 from leyden.kernel.kernels import Kernel
-from leyden.kernel.losses import LOSSES
 from leyden.kernel.maps import restore
-from leyden.kernel.products import Features, Gradient, Targets
+from leyden.kernel.products import Features, Targets
 from leyden.kernel.split import Split
 from leyden.plan import Plan
 from leyden.rows import Rows
@@ -147,7 +145,7 @@ class KernelMachine(Solution):
         return self.classes[generalisation.labels(scores)]
 
     def predict_proba(self, x: Any, *, threads: int | None = None) -> np.ndarray:
-        """Probabilities of the classes, float64 (m, classes): scores calibrated on the rows held out (Platt 1999).
+        """Probabilities of the classes, float64 (m, classes): scores calibrated on the rows held out.
 
         Raises
         ------

@@ -30,11 +30,11 @@ class Split:
 
     def fitted(self, block: Block) -> Block:
         """The rows of a block that are fitted."""
-        return block if self.share <= 0 else _rows(block, ~self._mask(block))
+        return block if self.share <= 0 else select(block, ~self._mask(block))
 
     def held_out(self, block: Block) -> Block:
         """The rows of a block that are not."""
-        return _rows(block, self._mask(block))
+        return select(block, self._mask(block))
 
     def _mask(self, block: Block) -> np.ndarray:
         if self.share <= 0:
@@ -42,7 +42,8 @@ class Split:
         return chosen(block.start, block.rows, self.seed ^ 0x5851F42D4C957F2D, self.share)
 
 
-def _rows(block: Block, mask: np.ndarray) -> Block:
+def select(block: Block, mask: np.ndarray) -> Block:
+    """Some rows of a block."""
     data: Any = block.data
     return replace(
         block,
@@ -54,12 +55,19 @@ def _rows(block: Block, mask: np.ndarray) -> Block:
 
 
 def chosen(first: int, count: int, seed: int, share: float) -> np.ndarray:
-    """Which of the rows from ``first`` are in a sample: by a hash of their number (Steele, Lea and Flood 2014)."""
-    if share >= 1:
-        return np.ones(count, bool)
+    """Which of the rows from ``first`` are in a sample."""
+    return np.ones(count, bool) if share >= 1 else hashes(first, count, seed) < np.uint64(share * 2.0**64)
+
+
+def folds_of(block: Block, folds: int, seed: int) -> np.ndarray:
+    """The fold of each row of a block."""
+    return (hashes(block.start, block.rows, seed ^ 0x2545F4914F6CDD1D) % np.uint64(folds)).astype(np.intp)
+
+
+def hashes(first: int, count: int, seed: int) -> np.ndarray:
+    """Random bits for the rows from ``first``, by their numbers (Steele, Lea and Flood 2014), uint64."""
     with np.errstate(over="ignore"):
         h = np.arange(first, first + count, dtype=np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
-        h ^= h >> np.uint64(31)
-    return h < np.uint64(share * 2.0**64)
+    return h ^ (h >> np.uint64(31))
