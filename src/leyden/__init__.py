@@ -38,6 +38,9 @@ _HOME = {
     "SVD": "leyden.factor.decomposition",
     "PrincipalComponents": "leyden.factor.decomposition",
     "ALS": "leyden.estimators",
+    "KernelRidge": "leyden.estimators",
+    "KernelRidgeCV": "leyden.estimators",
+    "KernelClassifier": "leyden.estimators",
     "PCA": "leyden.estimators",
     "TruncatedSVD": "leyden.estimators",
     "qr": "leyden.factor.qr",
@@ -81,7 +84,7 @@ if TYPE_CHECKING:
         OptionError,
         SolutionError,
     )
-    from leyden.estimators import ALS, PCA, TruncatedSVD
+    from leyden.estimators import ALS, PCA, KernelClassifier, KernelRidge, KernelRidgeCV, TruncatedSVD
     from leyden.factor.als import als
     from leyden.factor.als_result import ALSResult
     from leyden.factor.decomposition import SVD, PrincipalComponents

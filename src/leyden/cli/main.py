@@ -10,6 +10,7 @@ from leyden.cli import plan
 from leyden.cli.als import als
 from leyden.cli.demo import demo
 from leyden.cli.ingest import ingest
+from leyden.cli.kernel import kernel, predict
 from leyden.cli.lstsq import lstsq
 from leyden.cli.mixed import mixed
 from leyden.cli.pca import pca
@@ -55,6 +56,8 @@ app.command()(verb(ingest))
 app.command()(verb(als))
 app.command()(verb(recommend))
 app.command()(verb(mixed))
+app.command()(verb(kernel))
+app.command()(verb(predict))
 app.add_typer(plan.app, name="plan")
 app.command()(verb(verify))
 app.command()(verb(runs))

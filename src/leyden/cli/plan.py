@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from leyden.cli import als, mixed, qr
+from leyden.cli import als, kernel, mixed, qr
 from leyden.cli.options import Components, Output, Problem, Reading, Triplets
 from leyden.cli.verbs import verb
 
@@ -51,3 +51,4 @@ for command in (lstsq, svd, pca):
 app.command("qr")(verb(qr.plan))
 app.command("als")(verb(als.plan))
 app.command("mixed")(verb(mixed.plan))
+app.command("kernel")(verb(kernel.plan))

@@ -38,7 +38,7 @@ class FeatureMap(ABC):
 
     @abstractmethod
     def fill(self, x: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
-        """The features of the rows of ``x``, contiguous float32 (m, d), into float32 ``out`` (m, D) with contiguous rows.
+        """The features of the rows of ``x`` (m, d) into ``out`` (m, D): float32, rows contiguous.
 
         ``scratch`` belongs to the thread that calls.
         """

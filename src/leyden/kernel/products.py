@@ -245,7 +245,7 @@ class HessianProduct(Reduction[np.ndarray, np.ndarray]):
 
 @dataclass
 class Moments:
-    """Of each fold of the rows: ``ZᵀZ`` (folds, D, D), its lower triangle; ``ZᵀY`` (folds, D, outputs) of targets without
+    """Of each fold of rows: ``ZᵀZ`` (folds, D, D), its lower triangle; ``ZᵀY`` (folds, D, outputs) of targets without
     their offset; ``Σ Y²`` (folds, outputs); and the weight of its rows (folds,)."""
 
     gram: np.ndarray

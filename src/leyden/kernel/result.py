@@ -182,6 +182,29 @@ class KernelMachine(Solution):
         found = np.stack([centre - half, centre + half], axis=-1)
         return found[:, 0] if self.single else found
 
+    def error(self, x: Any, y: Any = None, *, threads: int | None = None) -> float:
+        """Share of wrong labels, or ``‖f − y‖ / ‖y‖``, of rows whose targets are known.
+
+        Parameters
+        ----------
+        x : Rows, array, sparse matrix, or path, shape (m, d)
+        y : array, shape (m,) or (m, k), optional
+            Not needed of rows that carry a target. A label that was not fitted is wrong whatever is predicted.
+        """
+        rows = open_rows(x, target=y)
+        if not rows.targets:
+            raise OptionError("there is no target to compare with", where=rows.source)
+        truth = np.concatenate(
+            [
+                np.array(rows.read(first, min(first + BATCH, rows.shape[0])).target, np.float64)
+                for first in range(0, rows.shape[0], BATCH)
+            ]
+        )
+        if self.classes is not None:
+            return float(np.mean(self.predict(rows, threads=threads) != truth[:, 0]))
+        size = float(np.linalg.norm(truth))
+        return float(np.linalg.norm(self.decision_function(rows, threads=threads) - truth)) / (size or 1.0)
+
     def _points(self, x: Any) -> Rows:
         rows = open_rows(x)
         if rows.shape[1] != len(self.columns):

@@ -2,8 +2,8 @@ r"""Widths learned from the data: how far each column reaches, such that held-ou
 
 For widths θ (one a column) and a penalty λ let ``w = (Z_AᵀZ_A + λ)⁻¹ Z_AᵀY_A`` be the ridge regression on half of a
 sample, and ``L(θ, λ) = ½ ‖Z_B w − Y_B‖²`` its loss on the other half. With residuals ``r = Z_B w − Y_B`` and
-``e = Y_A − Z_A w`` and one more solve, ``v = (Z_AᵀZ_A + λ)⁻¹ Z_Bᵀ r``, the derivative of L is exact and costs no more than
-L itself: that of features in the direction of a column is again a product with frequencies, and
+``e = Y_A − Z_A w`` and one more solve, ``v = (Z_AᵀZ_A + λ)⁻¹ Z_Bᵀ r``, the derivative of L is exact and costs no more
+than L itself: that of features in the direction of a column is again a product with frequencies, and
 
 ``dL = Σ_B r·(dz w) + Σ_A e·(dz v) − Σ_A (z v)·(dz w)``  (the implicit function theorem; Bengio 2000).
 
