@@ -30,6 +30,15 @@ from leyden.factor.reductions import BlockImage, FrameGram
 from leyden.factor.start import StartImage
 from leyden.factor.streamed import ItemStep
 from leyden.factor.survey import _Survey
+from leyden.kernel.fourier import Fourier
+from leyden.kernel.inputs import Standard
+from leyden.kernel.kernels import Kernel
+from leyden.kernel.losses import LOSSES
+from leyden.kernel.products import Features, HeldOut, HessianProduct, Targets
+from leyden.kernel.products import Gradient as LossGradient
+from leyden.kernel.products import Gram as FeatureGram
+from leyden.kernel.split import Split
+from leyden.kernel.survey import SurveyRows
 from leyden.rows import Block
 from leyden.rows import open as open_rows
 from leyden.rows.ids import Ids
@@ -157,7 +166,26 @@ def lookup(seed):
     return table, fixed_features(np.arange(D) % 2, D), D, bool(seed % 2)
 
 
+def kernel_machine(rows, seed):
+    """Features of half of the rows, targets, a loss, and weights."""
+    features = Features(Standard.none(D), Fourier(Kernel("gaussian", 2.0), D, 8, seed), Split(0.5, seed))
+    loss = LOSSES["logistic" if seed % 2 else "squared"]
+    targets = Targets(np.ones(len(rows.targets)))
+    return features, targets, loss, np.random.default_rng(seed).standard_normal((8, targets.outputs))
+
+
+def hessian_product(rows, seed):
+    return HessianProduct(*kernel_machine(rows, seed), kernel_machine(rows, seed + 1)[3])
+
+
 CASES = {
+    SurveyRows: lambda rows, seed: SurveyRows(
+        D, len(rows.targets), rows.shape[0], 10, seed, classes=bool(seed % 2), share=0.2
+    ),
+    LossGradient: lambda rows, seed: LossGradient(*kernel_machine(rows, seed), double=True),
+    HessianProduct: hessian_product,
+    FeatureGram: lambda rows, seed: FeatureGram(*kernel_machine(rows, seed)[:2], 2, folds=1 + seed % 3, seed=seed),
+    HeldOut: lambda rows, seed: HeldOut(*kernel_machine(rows, seed)[:2], kernel_machine(rows, seed)[3], rows.shape[0]),
     Triangle: lambda rows, seed: Triangle(1, D + 1),
     CrossProducts: cross_products,
     MixedGradient: mixed_gradient,

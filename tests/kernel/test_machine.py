@@ -78,10 +78,10 @@ def test_losses_of_classes_are_minimised(problem, loss, classes):
             return LOSSES[loss].value(f, y_k).sum() + 0.5 * N * 1e-3 * w @ w, z.T @ slope + N * 1e-3 * w
 
         least = minimize(at, found.w[:, k], jac=True, method="L-BFGS-B", options={"gtol": 1e-9, "ftol": 1e-15}).fun
-        assert 0 <= value[k] - least * (1 - 1e-9) + 1e-9
+        assert value[k] - least * (1 - 1e-9) + 1e-9 >= 0
         assert (value[k] - least) / value[k] <= found.certificate.duality_gap
     assert found.certificate.holds
-    assert np.mean(found.predict(x) == labels) > 0.8
+    assert np.mean(found.predict(x) == labels) > 1.3 / classes
 
 
 def test_the_gap_of_a_sample_is_never_below_the_truth(problem):

@@ -34,11 +34,10 @@ class _Machine(BaseEstimator):
 
     def _solve(self, X: Any, y: Any, **options: Any) -> None:
         names = (
-            "kernel", "width", "map", "standardize", "held_out", "tol", "method", "memory", "threads", "checkpoint",
-            "progress",
+            "features", "kernel", "width", "map", "standardize", "held_out", "tol", "method", "memory", "threads",
+            "checkpoint", "progress",
         )  # fmt: skip
         given = {name: getattr(self, name) for name in names} | options
-        given["features"] = given.pop("features", self.n_components)
         self.solution_ = kernel_machine(X, y, **given, seed=self._seed())
         self.certificate_ = self.solution_.certificate
         self.n_features_in_ = len(self.solution_.columns)
@@ -67,11 +66,11 @@ class _Machine(BaseEstimator):
 class KernelRidge(RegressorMixin, _Machine):
     """Kernel ridge regression at linear cost, certified: :func:`leyden.kernel_machine` as a scikit-learn regressor.
 
-    Minimises ``½ Σ (f(x_i) − y_i)² + ½ λ n ‖f‖²`` over functions of ``n_components`` random features.
+    Minimises ``½ Σ (f(x_i) − y_i)² + ½ λ n ‖f‖²`` over functions of D random features.
 
     Parameters
     ----------
-    n_components : int, default 2000
+    features : int, default 2000
         Random features, D.
     kernel, width, map, regularization, standardize, tol, method, memory, threads, checkpoint, progress
         As in :func:`leyden.kernel_machine`.
@@ -95,14 +94,14 @@ class KernelRidge(RegressorMixin, _Machine):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.uniform(-2, 2, (1000, 2))
     >>> y = np.sin(3 * X[:, 0]) * X[:, 1]
-    >>> found = ly.KernelRidge(n_components=400, width=0.5).fit(X, y)
+    >>> found = ly.KernelRidge(features=400, width=0.5).fit(X, y)
     >>> bool(found.score(X, y) > 0.99), found.certificate_.holds
     (True, True)
     """
 
     def __init__(
         self,
-        n_components: int = 2000,
+        features: int = 2000,
         *,
         kernel: str = "gaussian",
         width: Any = "median",
@@ -118,7 +117,7 @@ class KernelRidge(RegressorMixin, _Machine):
         checkpoint: str | os.PathLike | Checkpoint | None = None,
         progress: bool | None = None,
     ):
-        self.n_components = n_components
+        self.features = features
         self.kernel = kernel
         self.width = width
         self.map = map
@@ -132,6 +131,11 @@ class KernelRidge(RegressorMixin, _Machine):
         self.random_state = random_state
         self.checkpoint = checkpoint
         self.progress = progress
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KernelRidge:
         """Fit the regression.
@@ -172,7 +176,7 @@ class KernelRidgeCV(KernelRidge):
 
     Parameters
     ----------
-    n_components : int, default 2000
+    features : int, default 2000
     regularizations : sequence of float
         The λ to choose from.
     folds : int, default 5
@@ -195,14 +199,14 @@ class KernelRidgeCV(KernelRidge):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.uniform(-2, 2, (1000, 1))
     >>> y = np.sin(3 * X[:, 0]) + 0.3 * rng.standard_normal(1000)
-    >>> found = ly.KernelRidgeCV(n_components=200, width=0.5, regularizations=[1e-8, 1e-3, 10.0]).fit(X, y)
+    >>> found = ly.KernelRidgeCV(features=200, width=0.5, regularizations=[1e-8, 1e-3, 10.0]).fit(X, y)
     >>> found.regularization_
     0.001
     """
 
     def __init__(
         self,
-        n_components: int = 2000,
+        features: int = 2000,
         *,
         regularizations: Sequence[float] = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
         folds: int = 5,
@@ -218,7 +222,7 @@ class KernelRidgeCV(KernelRidge):
         checkpoint: str | os.PathLike | Checkpoint | None = None,
         progress: bool | None = None,
     ):
-        self.n_components = n_components
+        self.features = features
         self.regularizations = regularizations
         self.folds = folds
         self.kernel = kernel
@@ -249,7 +253,7 @@ class KernelClassifier(ClassifierMixin, _Machine):
 
     Parameters
     ----------
-    n_components : int, default 2000
+    features : int, default 2000
         Random features, D.
     loss : {"squared", "logistic", "squared_hinge"}
     kernel, width, map, regularization, standardize, tol, method, memory, threads, checkpoint, progress
@@ -274,14 +278,14 @@ class KernelClassifier(ClassifierMixin, _Machine):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.standard_normal((2000, 2))
     >>> y = np.where((X**2).sum(axis=1) < 1.4, "near", "far")
-    >>> found = ly.KernelClassifier(n_components=200, held_out=0.1).fit(X, y)
+    >>> found = ly.KernelClassifier(features=200, held_out=0.1).fit(X, y)
     >>> found.predict([[0.0, 0.0], [2.0, 2.0]]).tolist(), found.certificate_.holds
     (['near', 'far'], True)
     """
 
     def __init__(
         self,
-        n_components: int = 2000,
+        features: int = 2000,
         *,
         loss: str = "squared",
         kernel: str = "gaussian",
@@ -298,7 +302,7 @@ class KernelClassifier(ClassifierMixin, _Machine):
         checkpoint: str | os.PathLike | Checkpoint | None = None,
         progress: bool | None = None,
     ):
-        self.n_components = n_components
+        self.features = features
         self.loss = loss
         self.kernel = kernel
         self.width = width
@@ -329,26 +333,20 @@ class KernelClassifier(ClassifierMixin, _Machine):
         self
         """
         X, y = self._fitting(X, y)
-        labels = None
+        labels, codes = None, None
         if y is not None:
             check_classification_targets(y)
-            labels, y = np.unique(y, return_inverse=True)
+            labels, codes = np.unique(y, return_inverse=True)
             if len(labels) < 2:
                 raise DataError(f"the target has one class only, {labels[0]}: there is nothing to tell apart")
-        self._solve(
-            X, y, classify=True, loss=self.loss, regularization=self.regularization, weights=sample_weight
-        )  # fmt: skip
+        self._solve(X, codes, classify=True, loss=self.loss, regularization=self.regularization, weights=sample_weight)
         found = self.solution_
-        self.classes_ = found.classes if labels is None else labels[np.asarray(found.classes, int)]
-        calibrating = found.scores, found.truths
-        if calibrating[0] is None or calibrating[1] is None or not len(calibrating[0]):
-            codes = np.searchsorted(found.targets.classes, y) if y is not None else None
+        self.classes_: Any = found.classes if labels is None else labels[np.asarray(found.classes, int)]
+        self.calibration_ = None
+        if codes is not None and (found.scores is None or not len(found.scores)):
             columns = np.arange(found.targets.outputs) + (found.targets.outputs == 1)
-            truths = np.where(codes[:, None] == columns, 1.0, -1.0) if codes is not None else None
-            calibrating = (found.decision_function(X), truths) if codes is not None else (None, None)
-        self.calibration_ = (
-            None if calibrating[0] is None or calibrating[1] is None else generalisation.calibrate(*calibrating)
-        )  # fmt: skip
+            truths = np.where(codes[:, None] == columns, 1.0, -1.0)
+            self.calibration_ = generalisation.calibrate(found.decision_function(X, threads=self.threads), truths)
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:

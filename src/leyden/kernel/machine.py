@@ -56,11 +56,14 @@ from leyden.kernel.widths import learn
 from leyden.plan import PassPlan, Plan, machine, verb
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
+from leyden.rows.base import find_nonfinite
 
 METHODS = ("cg", "gram")
 
 MAX_FEATURES = 10**7
 
+#: Rows that are looked at at once for what is not finite.
+BLOCK_ROWS = 4096
 #: Rows that widths are learned from, or a median taken of.
 LEARNING, LOOKING = 40_000, 5_000
 #: Sampled rows a feature, for the Hessian that is divided by; and the most beyond MOST_DENSE features.
@@ -401,8 +404,16 @@ class Fit:
 
     def _check(self) -> None:
         found, rows, d = self.survey, self.rows, self.rows.shape[1]
+        if not (np.isfinite(found.mean).all() and np.isfinite(found.scatter).all()):
+            raise find_nonfinite(rows, BLOCK_ROWS) or DataError(
+                "the columns are so large that their variance is not finite", where=rows.source, hint="Rescale them."
+            )
         if not found.weight > 0 or not len(found.points):
-            raise DataError("no row with a weight is left to fit", where=rows.source, hint="Hold out fewer rows.")
+            raise DataError(
+                "every row that is fitted has weight zero, or none is left to fit",
+                where=rows.source,
+                hint="Give weights above zero, or hold out fewer rows.",
+            )
         if self.options.classify and len(found.labels) < 2:
             raise DataError(
                 f"the target has one value only, {found.labels[0]:g}: there is nothing to tell apart", where=rows.source
@@ -534,7 +545,7 @@ class Fit:
         for bound in bounds.values():
             if not bound.holds:
                 self.engine.trace.remarks.append(
-                    f"{bound.name} stayed at {bound.value:.1e}, above the {bound.tolerance:.0e} asked for"
+                    f"{bound.name} stayed at {bound.value:.1e}, above the {options.tol:.0e} asked for"
                 )
         return KernelMachine(
             w=found.w[:, columns].copy(),

@@ -111,7 +111,6 @@ class KernelMachine(Solution):
         rows = self._points(x)
         out = np.empty((rows.shape[0], self.w.shape[1]))
         features = Features(self.standard, self.map)
-        single = self.w.astype(np.float32)
         from concurrent.futures import ThreadPoolExecutor
 
         from leyden.engine.local import single_threaded_blas
@@ -119,7 +118,8 @@ class KernelMachine(Solution):
         def fill(first: int) -> None:
             block = rows.read(first, min(first + BATCH, rows.shape[0]))
             for span, z in features.tiles(block):
-                out[first + span.start : first + span.stop] = z @ single
+                # In float64, so that a score does not depend on the rows beside it.
+                out[first + span.start : first + span.stop] = z.astype(np.float64) @ self.w
 
         with single_threaded_blas(), ThreadPoolExecutor(threads or thread_count()) as pool:
             list(pool.map(fill, range(0, rows.shape[0], BATCH)))
