@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leyden.engine.workshop import Workshop
 from leyden.factor.acceleration import Anderson
 from leyden.factor.half_step import Entries, padded
 from leyden.factor.objective import Objective
 from leyden.factor.resident import Resident
-from leyden.factor.streamed import ItemStep, Workshop
+from leyden.factor.streamed import ItemStep
 from leyden.rows.base import Block
 from leyden.rows.sparse import CSRRows
 

@@ -13,10 +13,11 @@ from scipy.optimize import nnls
 
 import leyden as ly
 from leyden.engine.sweep import Engine
+from leyden.engine.workshop import Workshop
 from leyden.factor.half_step import Entries, HalfStep, padded
 from leyden.factor.objective import Objective
 from leyden.factor.resident import Resident
-from leyden.factor.streamed import ItemStep, Workshop
+from leyden.factor.streamed import ItemStep
 
 OBJECTIVES = {
     "explicit": Objective(3.0, scaling=0.5),

@@ -37,6 +37,7 @@ from leyden.engine.fingerprint import fingerprint
 from leyden.engine.local import Local, single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
+from leyden.engine.workshop import Workshop
 from leyden.errors import BudgetError, DataError, OptionError
 from leyden.factor.acceleration import DEPTH, Anderson
 from leyden.factor.als_result import ALSResult, Model, certified
@@ -46,7 +47,7 @@ from leyden.factor.objective import Objective
 from leyden.factor.optimality import Gap, gap
 from leyden.factor.resident import Resident
 from leyden.factor.start import spectral
-from leyden.factor.streamed import BLOCK_NBYTES, ItemStep, Workshop
+from leyden.factor.streamed import BLOCK_NBYTES, ItemStep
 from leyden.factor.survey import Survey, as_ratings, survey
 from leyden.plan import PassPlan, Plan, machine, verb
 from leyden.rows import Rows

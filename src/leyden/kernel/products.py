@@ -11,7 +11,6 @@ A tile of features is some rows long, so that it stays in the cache between bein
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from leyden import aligned
-from leyden.engine.budget import thread_count
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.reduction import Reduction, Scratch
+from leyden.engine.workshop import Workshop
 from leyden.kernel._fourier_vectors import TILE_ROWS
 from leyden.kernel.features import FeatureMap
 from leyden.kernel.inputs import Standard
@@ -275,7 +274,7 @@ class Gram(Reduction[Moments, Moments]):
         self, features: Features, targets: Targets, threads: int | None = None, *, folds: int = 1, seed: int = 0
     ):
         self.features, self.targets, self.folds, self.seed = features, targets, folds, seed
-        self.threads = threads or thread_count()
+        self.workshop = Workshop(threads)
         self._scratch = Scratch()
         size = features.size
         self.blocks = lower_blocks(size)
@@ -298,37 +297,33 @@ class Gram(Reduction[Moments, Moments]):
     def _add(self, state: Moments, fold: int, block: Block) -> Moments:
         z = self._scratch.array("gram tile", (GRAM_TILE, self.features.size), np.float32)
         y = self.targets(block) - self.targets.offset
-        if block.weight is not None:
-            root = np.sqrt(block.weight)[:, None]
+        root = None if block.weight is None else np.sqrt(block.weight)[:, None]
+        if root is not None:
             y *= root
         state.square[fold] += (y * y).sum(axis=0)
         state.weight[fold] += block.rows if block.weight is None else float(block.weight.sum())
-        with ThreadPoolExecutor(self.threads) as pool:
+        gram, step = state.gram[fold], self.features.rows
+        for first in range(0, block.rows, GRAM_TILE):
+            tile = z[: min(GRAM_TILE, block.rows - first)]
 
-            def every(work: Callable[[Any], None], parts: Any) -> None:
-                list(pool.map(work, parts))
+            def fill(part: int, first: int = first, tile: np.ndarray = tile) -> None:
+                out = tile[part * step : (part + 1) * step]
+                begin = first + part * step
+                self.features.fill(block.data[begin : begin + len(out)], out)
+                if root is not None:
+                    out *= root[begin : begin + len(out)]
 
-            for first in range(0, block.rows, GRAM_TILE):
-                last = min(first + GRAM_TILE, block.rows)
-                tile, part = z[: last - first], y[first:last].astype(np.float32)
+            def multiply(place: int, tile: np.ndarray = tile) -> None:
+                rows, columns = self.blocks[place]
+                shape = rows.stop - rows.start, columns.stop - columns.start
+                memory = self._scratch.array("block", (GRAM_BLOCK, GRAM_BLOCK), np.float32)
+                product = memory.reshape(-1)[: shape[0] * shape[1]].reshape(shape)
+                np.matmul(tile[:, rows].T, tile[:, columns], out=product)
+                gram[rows, columns] += product
 
-                def fill(rows: slice, first: int = first, tile: np.ndarray = tile) -> None:
-                    self.features.fill(block.data[first + rows.start : first + rows.stop], tile[rows])
-                    if block.weight is not None:
-                        tile[rows] *= root[first + rows.start : first + rows.stop]
-
-                def multiply(place: tuple[slice, slice], tile: np.ndarray = tile) -> None:
-                    rows, columns = place
-                    out = self._scratch.array("block", (GRAM_BLOCK, GRAM_BLOCK), np.float32)
-                    shape = rows.stop - rows.start, columns.stop - columns.start
-                    product = out.reshape(-1)[: shape[0] * shape[1]].reshape(shape)
-                    np.matmul(tile[:, rows].T, tile[:, columns], out=product)
-                    state.gram[fold, rows, columns] += product
-
-                rows = self.features.rows
-                every(fill, [slice(a, min(a + rows, len(tile))) for a in range(0, len(tile), rows)])
-                every(multiply, self.blocks)
-                state.cross[fold] += tile.T @ part
+            self.workshop.map(fill, -(-len(tile) // step))
+            self.workshop.map(multiply, len(self.blocks))
+            state.cross[fold] += tile.T @ y[first : first + len(tile)].astype(np.float32)
         return state
 
     def merge(self, a: Moments, b: Moments) -> Moments:
@@ -348,7 +343,7 @@ class Gram(Reduction[Moments, Moments]):
     @property
     def scratch_nbytes(self) -> int:
         tile = 4 * GRAM_TILE * self.features.size
-        return tile + self.threads * (self.features.nbytes + 4 * GRAM_BLOCK**2)
+        return tile + self.workshop.threads * (self.features.nbytes + 4 * GRAM_BLOCK**2)
 
 
 def lower_blocks(size: int) -> list[tuple[slice, slice]]:
@@ -378,8 +373,7 @@ class HeldOut(Reduction[Scores, Scores]):
     """
 
     def __init__(self, features: Features, targets: Targets, w: np.ndarray, expected: int):
-        self.features, self.targets, self.expected = features, targets, expected
-        self.w = w.astype(np.float32)
+        self.features, self.targets, self.expected, self.w = features, targets, expected, w
 
     def start(self) -> Scores:
         return Scores(
@@ -387,15 +381,19 @@ class HeldOut(Reduction[Scores, Scores]):
         )  # fmt: skip
 
     def update(self, state: Scores, block: Block) -> Scores:
-        mask = ~self.features.split.rows_fitted(block)
+        numbers = block.start + np.flatnonzero(~self.features.split.rows_fitted(block))
         block = self.features.split.held_out(block)
-        found = [z @ self.w for _, z in self.features.tiles(block)]
+        # In float64, so that a score does not depend on the rows beside it.
+        found = [z.astype(np.float64) @ self.w for _, z in self.features.tiles(block)]
         offset = np.tile(self.targets.offset, self.w.shape[1] // self.targets.outputs)
         scores = np.concatenate(found) + offset if found else np.zeros((0, self.w.shape[1]))
-        return self.merge(state, Scores(np.flatnonzero(mask) + block.start, scores, self.targets(block)))
+        return self.merge(state, Scores(numbers, scores, self.targets(block)))
 
     def merge(self, a: Scores, b: Scores) -> Scores:
-        return Scores(*(np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("number", "scores", "y")))
+        number, first = np.unique(np.concatenate([a.number, b.number]), return_index=True)
+        return Scores(
+            number, np.concatenate([a.scores, b.scores])[first], np.concatenate([a.y, b.y])[first]
+        )  # fmt: skip
 
     def finish(self, state: Scores) -> Scores:
         return state
@@ -406,7 +404,7 @@ class HeldOut(Reduction[Scores, Scores]):
 
     @property
     def scratch_nbytes(self) -> int:
-        return self.features.nbytes + self.w.nbytes
+        return self.features.nbytes + 8 * self.features.rows * self.features.size
 
 
 def gram_of(z: np.ndarray, threads: int) -> np.ndarray:

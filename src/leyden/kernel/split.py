@@ -65,9 +65,14 @@ def folds_of(block: Block, folds: int, seed: int) -> np.ndarray:
 
 
 def hashes(first: int, count: int, seed: int) -> np.ndarray:
-    """Random bits for the rows from ``first``, by their numbers (Steele, Lea and Flood 2014), uint64."""
+    """Random bits for the rows from ``first``, uint64."""
+    return hash_of(np.arange(first, first + count), seed)
+
+
+def hash_of(numbers: np.ndarray, seed: int) -> np.ndarray:
+    """Random bits for rows by their numbers (Steele, Lea and Flood 2014), uint64."""
     with np.errstate(over="ignore"):
-        h = np.arange(first, first + count, dtype=np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+        h = numbers.astype(np.uint64) + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
         for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             h = (h ^ (h >> np.uint64(shift))) * np.uint64(factor)
     return h ^ (h >> np.uint64(31))

@@ -10,7 +10,7 @@ import numpy as np
 from leyden.engine.reduction import Reduction
 from leyden.errors import DataError
 from leyden.kernel.inputs import Standard
-from leyden.kernel.split import Split, chosen
+from leyden.kernel.split import Split, chosen, hash_of
 from leyden.rows.base import Block
 
 #: Labels beyond which a target is no class.
@@ -81,8 +81,9 @@ class SurveyRows(Reduction[Survey, Survey]):
         source: str = "",
     ):  # fmt: skip
         self.d, self.outputs, self.classes, self.source, self.share = d, outputs, classes, source, share
-        self.least = min(1.0, sample / max(rows, 1))
-        self.expected = min(rows, sample)
+        # A row is looked at only if its hash could be among the least: the sample is a little short once in 10⁶ times.
+        self.sample = min(rows, sample)
+        self.least = min(1.0, (self.sample + 5 * math.sqrt(self.sample)) / max(rows * (1 - share), 1))
         self.seed = seed
 
     def start(self) -> Survey:
@@ -117,20 +118,31 @@ class SurveyRows(Reduction[Survey, Survey]):
             _add(state, np.append(mean, centre), np.append(scatter, weight @ (y - centre) ** 2), total)
         kept = np.flatnonzero(sampled)
         part = block.data[kept]
-        state.points = np.concatenate([state.points, part if isinstance(part, np.ndarray) else part.toarray()])
-        state.target = np.concatenate([state.target, y[kept]])
-        state.sampled = np.concatenate([state.sampled, weight[kept]])
-        state.number = np.concatenate([state.number, numbers[kept]])
+        self._sample(
+            state, numbers[kept], part if isinstance(part, np.ndarray) else part.toarray(), y[kept], weight[kept]
+        )
         return state
 
     def merge(self, a: Survey, b: Survey) -> Survey:
         _add(a, b.mean, b.scatter, b.weight)
         a.rows += b.rows
-        for name in ("points", "target", "sampled", "number"):
-            setattr(a, name, np.concatenate([getattr(a, name), getattr(b, name)]))
+        self._sample(a, b.number, b.points, b.target, b.sampled)
         if self.classes:
             self._count(a, b.labels, b.counts)
         return a
+
+    def _sample(
+        self, state: Survey, number: np.ndarray, points: np.ndarray, target: np.ndarray, weight: np.ndarray
+    ) -> None:
+        """Add to the sampled rows, in order, and keep no more than were asked for: those of the least hashes."""
+        together, place = np.unique(np.concatenate([state.number, number]), return_index=True)
+        if len(together) > self.sample:
+            least = np.sort(np.argsort(hash_of(together, self.seed), kind="stable")[: self.sample])
+            together, place = together[least], place[least]
+        state.number = together
+        state.points = np.concatenate([state.points, points])[place]
+        state.target = np.concatenate([state.target, target])[place]
+        state.sampled = np.concatenate([state.sampled, weight])[place]
 
     def _count(self, state: Survey, labels: np.ndarray, counts: np.ndarray) -> None:
         together = np.concatenate([state.labels, labels])
@@ -148,7 +160,8 @@ class SurveyRows(Reduction[Survey, Survey]):
 
     @property
     def state_nbytes(self) -> int:
-        return 8 * (self.expected + 4 * math.isqrt(self.expected) + 4) * (self.d + self.outputs + 2)
+        labels = 2 * MOST_CLASSES if self.classes else 0
+        return 8 * (self.sample * (self.d + self.outputs + 2) + 2 * (self.d + self.outputs) + labels)
 
     @property
     def scratch_nbytes(self) -> int:
