@@ -1,8 +1,9 @@
 r"""Fourier features: ``z(x) = [cos(ω₁·x) … cos(ω_f·x) | sin(ω₁·x) … sin(ω_f·x)] / √f``.
 
-Then ``z(x)·z(y) = mean_k cos(ω_k·(x − y))``, and ``‖z(x)‖ = 1`` for every x. Pairs are used, not the form
-``√2 cos(ω·x + b)`` with random phases, whose variance is larger everywhere (Sutherland and Schneider 2015): by the
-factor ``1 + (1 + k(2t))/…`` it is 137 at a quarter of a width and 1.75 at a whole one.
+Then ``z(x)·z(y) = mean_k cos(ω_k·(x − y))``, and ``‖z(x)‖ = 1`` for every x. Of D features its variance is
+``(1 + k(2t) − 2 k(t)²) / D`` with ``t = x − y``. The form ``√(2/D) cos(ω·x + b)`` with random phases b has
+``(1 + k(2t)/2 − k(t)²) / D`` (Sutherland and Schneider 2015), which does not vanish at t = 0: for the Gaussian kernel it
+is 137 times larger at a quarter of a width, and 1.75 times at a whole one.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@ r"""Frequencies of Fourier features: draws from the distribution of a kernel (:m
 
 ===========  ===========================================================================================================
 orthogonal   blocks of d frequencies along the columns of a random rotation, their lengths drawn as if they were
-             independent: the same kernel, and a smaller variance, as d grows by the factor
-             ``1 − (1 − ...)`` of Yu, Suresh, Choromanski, Holtmann-Rice and Kumar (2016)
+             independent: the same kernel, and for the Gaussian one a smaller variance (Yu, Suresh, Choromanski,
+             Holtmann-Rice and Kumar 2016)
 plain        independent draws (Rahimi and Recht 2007)
 qmc          points of a scrambled Sobol' sequence, in place of independent uniform numbers (Avron, Sindhwani, Yang and
              Mahoney 2016): for few columns

@@ -24,8 +24,9 @@ from leyden.engine.reduction import Scratch
 from leyden.kernel.fourier import Fourier
 from leyden.kernel.kernels import Kernel
 
-#: Rows in each half, features, and steps.
-HALF, FEATURES, STEPS = 20_000, 1_000, 60
+#: Features and steps at most; rows in each half at most, a feature, and at least.
+FEATURES, STEPS = 1_000, 60
+ROWS, LEAST = 20, 4_000
 #: First and last length of a step, of logarithms.
 FAST, SLOW = 0.1, 0.02
 #: Penalty to begin with, relative to the rows.
@@ -66,7 +67,7 @@ def learn(
     steps : int
     """
     m, d = points.shape
-    half = min(m // 2, HALF)
+    half = min(m // 2, max(LEAST, ROWS * features))
     random = np.random.default_rng([seed, 3])
     state = np.append(np.log(np.broadcast_to(1 / np.asarray(kernel.width, np.float64), d)), math.log(FIRST_PENALTY))
     mean, square, kept, losses = np.zeros(d + 1), np.zeros(d + 1), [], []
