@@ -10,8 +10,8 @@ The coefficients that all are measured by are Leyden's at tolerance 1e-12, whose
 Each system is tried with tolerances from loose to tight until its coefficients agree with them to 1e-8, relatively, and
 is then timed with the one that does; Leyden must also certify its coefficients to 1e-8. Each gets the table in the form
 that it wants, a data frame and a formula but for hdfe-stream (a file) and ``leyden arrays``, the algorithm by itself on
-arrays, which certifies no more than its own tolerance; standard errors are classical. Memory is the peak of the whole process, the table included, and what that
-is above the process with its table before the first run.
+arrays, which certifies no more than its own tolerance; standard errors are classical. Memory is the peak of the whole
+process, the table included, and what that is above the process with its table before the first run.
 
 Rows: the environment variable ``FIXED_EFFECTS_ROWS``, 10 million by default.
 """

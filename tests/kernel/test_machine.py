@@ -14,9 +14,9 @@ from leyden.errors import BudgetError, DataError, OptionError
 from leyden.kernel import generalisation
 from leyden.kernel.kernels import Kernel
 from leyden.kernel.losses import LOSSES
-from leyden.kernel.machine import cross_validate
-from leyden.kernel.preconditioner import Factored, Shifted, Woodbury
+from leyden.kernel.preconditioner import Factored, Shifted, Woodbury, cholesky
 from leyden.kernel.products import Features, Gram, Targets
+from leyden.kernel.split import folds_of
 from leyden.kernel.widths import _Draws, learn
 
 N, D = 900, 60
@@ -117,12 +117,20 @@ def test_preconditioners_are_the_same_matrix():
         assert shifted.freedom(number) == pytest.approx(freedom)
 
 
+def test_matrices_that_are_not_positive_are_raised_and_those_of_nan_refused():
+    a = np.diag([1.0, -1e-20, 0.0])
+    (factor, _), added = cholesky(a.copy(), 0.0)
+    assert 0 < added < 1e-10
+    assert np.allclose(np.tril(factor) @ np.tril(factor).T, np.diag([1.0, 0.0, 0.0]), atol=1e-10)
+    assert cholesky(np.zeros((2, 2)), 0.0)[1] > 0
+    with pytest.raises(np.linalg.LinAlgError, match="not finite"):
+        cholesky(np.full((2, 2), np.nan), 0.0)
+
+
 def test_cross_validation_from_sums_is_that_of_fits(problem):
     x, y = problem
     found = ly.kernel_machine(x, y, features=D, regularization=[1e-5, 1e-3, 1e-1], folds=4, held_out=0)
     z, y0 = features_of(found, x), (y - y.mean())[:, None]
-    from leyden.kernel.split import folds_of
-
     fold = folds_of(ly.open(x).read(0, N), 4, 0)
     errors = []
     for penalty in (1e-1, 1e-3, 1e-5):
@@ -134,7 +142,6 @@ def test_cross_validation_from_sums_is_that_of_fits(problem):
         errors.append(total / (y0**2).sum())
     assert np.allclose(found.path[:, 1], errors, rtol=1e-4)
     assert found.regularization == found.path[np.argmin(errors), 0]
-    assert cross_validate is not None
 
 
 def test_rows_of_weight_two_are_rows_twice(problem):

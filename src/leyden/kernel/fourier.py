@@ -2,8 +2,8 @@ r"""Fourier features: ``z(x) = [cos(ω₁·x) … cos(ω_f·x) | sin(ω₁·x) �
 
 Then ``z(x)·z(y) = mean_k cos(ω_k·(x − y))``, and ``‖z(x)‖ = 1`` for every x. Of D features its variance is
 ``(1 + k(2t) − 2 k(t)²) / D`` with ``t = x − y``. The form ``√(2/D) cos(ω·x + b)`` with random phases b has
-``(1 + k(2t)/2 − k(t)²) / D`` (Sutherland and Schneider 2015), which does not vanish at t = 0: for the Gaussian kernel it
-is 137 times larger at a quarter of a width, and 1.75 times at a whole one.
+``(1 + k(2t)/2 − k(t)²) / D`` (Sutherland and Schneider 2015), which does not vanish at t = 0: for the Gaussian kernel
+it is 137 times larger at a quarter of a width, and 1.75 times at a whole one.
 """
 
 from __future__ import annotations

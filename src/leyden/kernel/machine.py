@@ -587,6 +587,9 @@ def cross_validate(sums: Moments, penalties: np.ndarray) -> np.ndarray:
     for gram, own, square, mine in zip(sums.gram, sums.cross, sums.square, sums.weight, strict=True):
         if mine <= 0:
             continue
+        if mine >= weight:  # nothing is left to fit, and the offset is predicted
+            found += float(square.sum())
+            continue
         lower = np.tril(gram)
         rest = Shifted(total - gram, penalties * (weight - mine))
         for number in range(len(penalties)):

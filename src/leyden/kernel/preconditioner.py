@@ -97,18 +97,8 @@ class Shifted(Preconditioner):
     def factor(self, number: int) -> tuple[np.ndarray, bool]:
         """The Cholesky factor for a penalty, which the next one overwrites."""
         if self._factored != number:
-            a, added = self.gram, float(self.penalties[number])
-            while True:
-                for first in range(0, len(a), CHUNK):
-                    last = min(first + CHUNK, len(a))
-                    a[first:last, last:] = a[last:, first:last].T
-                    corner = a[first:last, first:last]
-                    corner[:] = np.tril(corner) + np.tril(corner, -1).T
-                a[np.diag_indices(len(a))] = self.diagonal + added
-                _, failed = sl.lapack.dpotrf(a.T, lower=1, clean=0, overwrite_a=1)
-                if not failed:
-                    break
-                added = max(10 * added, 1e-14 * float(self.diagonal.sum()))
+            self.gram[np.diag_indices(len(self.gram))] = self.diagonal
+            cholesky(self.gram, float(self.penalties[number]))
             self._factored = number
         return self.gram.T, True
 
@@ -177,15 +167,26 @@ class Woodbury(Preconditioner):
 
 
 def cholesky(a: np.ndarray, penalty: float) -> tuple[tuple[np.ndarray, bool], float]:
-    """The factor of ``a + p I``, in the memory of ``a``, and p: the penalty, or as much more as rounding asks for."""
-    size = float(np.trace(a)) / max(len(a), 1)
-    added = penalty
+    """The factor of symmetric ``a + p I``, in the memory of ``a``, and p: the penalty, or more if rounding asks for it.
+
+    The lower triangle of ``a``, without its diagonal, stays as it is.
+    """
+    diagonal, added = a.diagonal().copy(), penalty
+    if not np.isfinite(diagonal).all():
+        raise np.linalg.LinAlgError("the Gram matrix of the features is not finite")
     while True:
-        work = a.copy() if added < 1e-13 * size * len(a) else a
-        work[np.diag_indices(len(a))] += added
-        try:
-            return sl.cho_factor(work.T, lower=True, overwrite_a=True, check_finite=False), added
-        except np.linalg.LinAlgError:
-            if work is a:
-                raise
-            added = max(10 * added, 1e-15 * size * len(a))
+        mirror(a)
+        a[np.diag_indices(len(a))] = diagonal + added
+        _, failed = sl.lapack.dpotrf(a.T, lower=1, clean=0, overwrite_a=1)
+        if not failed:
+            return (a.T, True), added
+        added = max(10 * added, 1e-14 * float(diagonal.sum()), np.finfo(float).tiny)
+
+
+def mirror(a: np.ndarray) -> None:
+    """Make the upper triangle that of the transpose of the lower one."""
+    for first in range(0, len(a), CHUNK):
+        last = min(first + CHUNK, len(a))
+        a[first:last, last:] = a[last:, first:last].T
+        corner = a[first:last, first:last]
+        corner[:] = np.tril(corner) + np.tril(corner, -1).T
