@@ -199,9 +199,9 @@ class KernelRidgeCV(KernelRidge):
     >>> rng = np.random.default_rng(0)
     >>> X = rng.uniform(-2, 2, (1000, 1))
     >>> y = np.sin(3 * X[:, 0]) + 0.3 * rng.standard_normal(1000)
-    >>> found = ly.KernelRidgeCV(features=200, width=0.5, regularizations=[1e-8, 1e-3, 10.0]).fit(X, y)
+    >>> found = ly.KernelRidgeCV(features=200, width=0.5, regularizations=[1e-4, 1e-1, 10.0]).fit(X, y)
     >>> found.regularization_
-    0.001
+    0.0001
     """
 
     def __init__(

@@ -52,7 +52,7 @@ from leyden.kernel.products import Features, Gram, HeldOut, Moments, Scores, Tar
 from leyden.kernel.result import KernelMachine
 from leyden.kernel.split import Split
 from leyden.kernel.survey import Survey, SurveyRows
-from leyden.kernel.widths import FEATURES, learn
+from leyden.kernel.widths import learn
 from leyden.plan import PassPlan, Plan, machine, verb
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
@@ -463,10 +463,7 @@ class Fit:
                 return width
             y = self._y() - self.targets.offset
             part = min(len(self.points), LEARNING)
-            size = max(2, min(FEATURES, options.features) // 2 * 2)
-            learned = learn(
-                Kernel(options.kernel, width), self.points[:part], y[:part], seed=options.seed, features=size
-            )
+            learned = learn(Kernel(options.kernel, width), self.points[:part], y[:part], seed=options.seed)
             self.engine.trace.remarks.append(
                 f"widths learned: loss on rows held out of the sample from {learned.before:.3f} to {learned.after:.3f} "
                 "of the variance"
