@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo     two solves from file to certificate, in under five minutes (OPTIONS=--quick: one)"
+	@echo "make demo     two solves and a kernel machine, in under five minutes (OPTIONS=--quick: one)"
 	@echo "make test     lint, types and tests: what continuous integration runs"
 	@echo "make lint     lint and types alone"
 	@echo "make format   put the code in shape"

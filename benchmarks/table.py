@@ -91,7 +91,7 @@ def table() -> str:
             "72,000 × 10,000 explicit ratings, 8.9e6, until held-out RMSE is 0.7938, rank 50",
             {key: own[EXPLICIT] for key, own in results("als_explicit").items()},
             {
-                "leyden without biases": "Leyden als",
+                "leyden": "Leyden als",
                 "cmfrec without biases": "cmfrec",
                 "libmf": "LIBMF (stochastic gradients)",
             },

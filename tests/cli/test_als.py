@@ -244,3 +244,27 @@ def test_a_folder_that_holds_something_else_is_refused_before_the_work(leyden, f
     result = leyden("als", "ratings", "--out", "clicks")
     assert result.exit_code == 2
     assert "clicks" in result.stderr
+
+
+def test_ratings_of_a_file_are_foretold_by_their_ids_after_every_epoch(leyden, files):
+    table = pq.read_table(files / "t.parquet")
+    apart = np.random.default_rng(1).random(len(table)) < 0.2
+    pq.write_table(table.filter(pa.array(~apart)), files / "train.parquet")
+    pq.write_table(table.filter(pa.array(apart)), files / "test.parquet")
+    line = ("als", "train.parquet", *COLUMNS, "--rank", "3", *L1, "--held-out", "test.parquet", "--out", "s")
+    found = document(leyden(*line, "--json"))
+    assert found["held_out"]["ratings"] == apart.sum()
+    assert found["history"][-1]["rmse"] == pytest.approx(found["held_out"]["rmse"], rel=1e-6)
+    shown = " ".join(leyden(*line).stdout.split())
+    assert "epoch objective step stationarity RMSE" in shown
+    assert leyden("verify", "s", "train.parquet", "--held-out", "test.parquet").exit_code == 0
+    assert leyden("verify", "s", "train.parquet").exit_code == 0
+    result = leyden("verify", "s", "train.parquet", "--held-out", "t.parquet")
+    assert result.exit_code == 1
+    assert "rmse" in result.stdout
+
+
+def test_a_plot_shows_what_was_held_out(leyden, tmp_path):
+    options = ("--implicit", "--regularization", "20", "--plot", "epochs.svg")
+    assert leyden("als", "clicks", "--rank", "3", *options, "--quiet").exit_code == 0
+    assert "NDCG@100 of held-out ratings" in (tmp_path / "epochs.svg").read_text()

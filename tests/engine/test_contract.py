@@ -30,10 +30,12 @@ from leyden.factor.reductions import BlockImage, FrameGram
 from leyden.factor.start import StartImage
 from leyden.factor.streamed import ItemStep
 from leyden.factor.survey import _Survey
+from leyden.kernel.binning import Binning
 from leyden.kernel.fourier import Fourier
 from leyden.kernel.inputs import Standard
 from leyden.kernel.kernels import Kernel
 from leyden.kernel.losses import LOSSES
+from leyden.kernel.products import Diagonal as BinDiagonal
 from leyden.kernel.products import Features, HeldOut, HessianProduct, Targets
 from leyden.kernel.products import Gradient as LossGradient
 from leyden.kernel.products import Gram as FeatureGram
@@ -174,6 +176,11 @@ def kernel_machine(rows, seed):
     return features, targets, loss, np.random.default_rng(seed).standard_normal((8, targets.outputs))
 
 
+def diagonal(rows, seed):
+    """Of the bins of a few grids."""
+    return BinDiagonal(Features(Standard.none(D), Binning(Kernel("laplacian", 2.0), D, 3, seed, 6), Split(0.5, seed)))
+
+
 def hessian_product(rows, seed):
     return HessianProduct(*kernel_machine(rows, seed), kernel_machine(rows, seed + 1)[3])
 
@@ -184,6 +191,7 @@ CASES = {
     ),
     LossGradient: lambda rows, seed: LossGradient(*kernel_machine(rows, seed), double=True),
     HessianProduct: hessian_product,
+    BinDiagonal: diagonal,
     FeatureGram: lambda rows, seed: FeatureGram(*kernel_machine(rows, seed)[:2], 2, folds=1 + seed % 3, seed=seed),
     HeldOut: lambda rows, seed: HeldOut(*kernel_machine(rows, seed)[:2], kernel_machine(rows, seed)[3], rows.shape[0]),
     Triangle: lambda rows, seed: Triangle(1, D + 1),

@@ -95,6 +95,29 @@ def test_an_epoch_is_the_best_users_and_then_the_best_items(formulation, how, sh
     assert np.isclose(after, float(problem.objective(u, best)), rtol=1e-10)
 
 
+@pytest.mark.parametrize("formulation", factored.FORMULATIONS)
+def test_epochs_in_subspaces_tell_the_objective_lower_it_and_end_where_exact_ones_do(formulation):
+    a, objective, problem, v = case(3, formulation, 90, 70, 40, density=0.7)
+    rank, entries = 40, Entries.of(a.indptr, a.indices, a.data)
+    ends = []
+    for subspace in (16, 0):
+        factors = padded_factors(v, rank, problem.biases, np.float64)
+        step = Resident(entries, 70, objective, rank, np.dtype(np.float64), 2, problem.biases, subspace=subspace)
+        before = np.inf
+        for epoch in range(300):
+            items = factors[:, : v.shape[1]].copy()
+            found = step.epoch(factors)
+            assert found.after <= found.before * (1 + 1e-12) <= before * (1 + 3e-12)
+            before = found.after
+            if epoch < 3:
+                # Users as the epoch left them, in the basis of the items.
+                users = (step.u @ step.basis.T)[:, : v.shape[1]]
+                assert np.isclose(found.before, float(problem.objective(users, items)), rtol=1e-9)
+                assert np.isclose(found.after, float(problem.objective(users, factors[:, : v.shape[1]])), rtol=1e-9)
+        ends.append(found.after)
+    assert np.isclose(ends[0], ends[1], rtol=1e-3)
+
+
 @given(st.integers(0, 2**32), st.sampled_from(sorted(factored.FORMULATIONS)))
 @settings(max_examples=60)
 def test_streamed_epochs_are_those_in_memory_whatever_they_are_cut_into(seed, formulation):

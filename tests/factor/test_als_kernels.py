@@ -86,6 +86,59 @@ def test_half_steps_are_ridge_regressions_for_any_number_of_entries(dtype, width
     assert abs(found - least) < 3 * rounding * abs(least)
 
 
+def improved(a, model, f, form, penalties, shift, start, subspace):
+    """Rows of many entries with each block of factors at its best in turn, those of few at their best; and the sum."""
+    out, least = ridge(a, model, f, form, penalties, shift)
+    for i in range(a.shape[0]):
+        entries = slice(a.indptr[i], a.indptr[i + 1])
+        j, value = a.indices[entries], a.data[entries].astype(float)
+        if len(j) <= _als_kernels.subspace_entries(subspace, f.shape[1]):
+            continue
+        w = model[0] + model[1] * value
+        t = (model[2] + model[3] * value) / w - shift[j]
+        d = form + penalties[len(j)] * np.eye(f.shape[1])
+        best, u = out[i].copy(), start[i].copy()
+        for p in range(0, f.shape[1], subspace):
+            block = slice(p, p + subspace)
+            b = f[j][:, block]
+            right = b.T @ (w * (t - f[j] @ u)) - d[block] @ u
+            u[block] += np.linalg.solve((b.T * w) @ b + d[block, block], right)
+        value = lambda x, w=w, t=t, d=d, j=j: 0.5 * float(w @ (t - f[j] @ x) ** 2) + 0.5 * x @ d @ x  # noqa: E731
+        assert value(u) <= value(start[i])
+        least += value(u) - value(best)
+        out[i] = u
+    return out, least
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("width", "subspace"), [(48, 16), (80, 32), (112, 48), (64, 64)])
+@pytest.mark.parametrize("kind", MODELS)
+def test_subspaces_are_blocks_of_factors_at_their_best_in_turn(dtype, width, subspace, kind):
+    rng = np.random.default_rng(width)
+    columns, model, active = 300, np.array(MODELS[kind]), width - 11
+    a = rows_of(rng.permutation([*EDGES, 24, 25, 48, 49, 96, 97]), columns, rng)
+    f = np.zeros((columns, width), dtype)
+    f[:, :active] = rng.standard_normal((columns, active)) / np.sqrt(active)
+    theta, penalties = np.where(np.arange(width) < active, 3 * rng.random(width), 0.0), 0.3 + rng.random(261)
+    shift = rng.standard_normal(columns) if kind == "centred" else np.zeros(columns)
+    start = np.zeros((a.shape[0], width))
+    start[:, :active] = rng.standard_normal((a.shape[0], active))
+    expected, value = improved(a, model, f.astype(float), np.diag(theta), penalties, shift, start, subspace)
+    solve, entries = (
+        HalfStep(width, dtype, 1, subspace=subspace, active=active),
+        Entries.of(a.indptr, a.indices, a.data),
+    )
+    out, given = start.astype(dtype), shift if kind == "centred" else None
+    found = solve(entries, model, f, theta, penalties, out, given)
+    rounding = 1e-10 if dtype == np.float64 else 1e-3
+    assert np.abs(out - expected).max() < rounding * np.abs(expected).max()
+    assert abs(found - value) < rounding * abs(value)
+    assert (out[:, active:] == 0).all()
+    exactly = solve(entries, model, f, theta, penalties, out, given, exact=True)
+    assert exactly <= found * (1 + rounding)
+    assert np.isclose(exactly, ridge(a, model, f.astype(float), np.diag(theta), penalties, shift)[1], rtol=rounding)
+
+
 @given(st.integers(0, 2**32), st.sampled_from([16, 32]), st.sampled_from(DTYPES))
 @settings(max_examples=40)
 def test_rows_do_not_depend_on_those_they_are_solved_beside(seed, width, dtype):

@@ -170,3 +170,22 @@ def test_the_gap_closes_where_the_rank_is_sufficient_and_stays_where_it_is_not()
     assert short.certificate.duality_gap > 0.05
     grown = ly.als(a, "auto", 12.0, gap=1e-6, max_rank=40, epochs=2000)
     assert grown.certificate.holds
+
+
+def test_where_users_are_many_parts_that_grow_come_first_and_all_decide(monkeypatch):
+    monkeypatch.setattr("leyden.factor.als.SAMPLED", 5)
+    random = np.random.default_rng(4)
+    scores = random.standard_normal((6000, 3)) @ random.standard_normal((3, 12))
+    scores += 0.3 * random.standard_normal(scores.shape)
+    ratings = sp.csr_array(np.where(random.random(scores.shape) < 0.1, scores, 0.0))
+    found = ly.als(ratings, 3, 1.0, method="streamed", tol=1e-6)
+    users = [row["users"] for row in found.history]
+    assert users == sorted(users)
+    assert len(set(users)) == 4
+    assert users[0] < 0.02 * 6000
+    assert users[-1] == 6000
+    assert [remark for remark in found.trace.remarks if "epochs on one user in" in remark]
+    assert found.certificate.holds
+    # What a part cannot say it is not asked for: its epochs end at a step that more users would undo.
+    first = [row["step"] for row in found.history if row["users"] == users[0]]
+    assert first[-1] > 1e-3

@@ -57,3 +57,20 @@ def test_files_are_fitted_as_arrays_are(estimator, tmp_path):
     np.save(tmp_path / "y.npy", y)
     rows = ly.open(tmp_path / "x.npy", target=tmp_path / "y.npy")
     assert np.array_equal(estimator.fit(rows).predict(rows), estimator.fit(x, y).predict(x))
+
+
+def test_the_width_and_the_penalty_with_the_least_error_of_all_are_chosen():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-2, 2, (900, 2))
+    y = np.sin(4 * x[:, 0]) + 0.2 * rng.standard_normal(900)
+    widths, penalties = [0.01, 0.5, [0.4, 8.0], 50.0], [1e-1, 1e-4]
+    found = ly.KernelRidgeCV(features=100, widths=widths, regularizations=penalties).fit(x, y)
+    alone = [ly.KernelRidgeCV(features=100, width=width, regularizations=penalties).fit(x, y) for width in widths]
+    assert np.array_equal(found.errors_, [one.path_[:, 1] for one in alone])
+    place = np.unravel_index(found.errors_.argmin(), found.errors_.shape)
+    assert place[0] == 2
+    assert np.array_equal(found.width_, widths[2])
+    assert found.regularization_ == found.path_[place[1], 0]
+    assert np.array_equal(found.predict(x), alone[2].predict(x))
+    with pytest.raises(ly.OptionError, match="holds no value"):
+        ly.KernelRidgeCV(widths=[]).fit(x, y)

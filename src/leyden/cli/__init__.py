@@ -11,8 +11,9 @@ file                    what it holds
 ``als``
 ``recommend``
 ``demo``
-``demo_flights``        the two parts of the demo
+``demo_flights``        the three parts of the demo
 ``demo_scale``
+``demo_adult``
 ``demo_folder``         what a demo that was killed leaves for the next
 ``options``             what verbs take, as dataclasses whose fields are options
 ``ratings``             the same of ratings

@@ -11,7 +11,7 @@ import typer
 
 from leyden.cli.factor import Places
 from leyden.cli.options import Cluster, Means, Out, Output, option
-from leyden.cli.ratings import Feedback
+from leyden.cli.ratings import Feedback, open_ratings
 from leyden.cli.verbs import FAILED
 
 if TYPE_CHECKING:
@@ -53,8 +53,22 @@ class Factorization(Means):
         option("Problem", help="Relative duality gap it must reach as well: how far from the best of any rank."),
     ] = None
     epochs: Annotated[int, option("Run", min=1, help="The most epochs to make.")] = 100
+    held_out: Annotated[
+        Path | None,
+        option(
+            "Run",
+            metavar="FILE",
+            help="Ratings to judge epochs by, as DATA is given; by default those that leyden ingest held out.",
+            show_default=False,
+        ),
+    ] = None
+    evaluate_every: Annotated[int, option("Run", min=1, help="Epochs from one such look to the next.")] = 1
     start: Annotated[str, option("Run", metavar="random|spectral", help="Factors to begin with.")] = "random"
     accelerate: Annotated[bool, option("Run", "--accelerate/--plain", help="Extrapolate from epoch to epoch.")] = True
+    subspace: Annotated[
+        str,
+        option("Run", metavar="auto|none|N", help="Improve N factors at a time where ratings are many; none: exactly."),
+    ] = "auto"
     method: Annotated[
         str, option("Run", metavar="auto|resident|streamed", help="By default in memory, if ratings and users fit.")
     ] = "auto"
@@ -74,7 +88,10 @@ class Factorization(Means):
             raise OptionError(f"max_rank= has no meaning with a rank of {self.rank}", hint="Give rank=auto.")
         by_default = {"alpha": 1.0, "max_rank": 256}
         given |= {name: value for name, value in by_default.items() if given[name] is None}
-        return {**given, "rank": rank, "implicit": implicit}
+        subspace: int | str | None = None if self.subspace == "none" else self.subspace
+        if isinstance(subspace, str) and subspace.strip().lstrip("+-").isdecimal():
+            subspace = int(subspace)
+        return {**given, "rank": rank, "implicit": implicit, "subspace": subspace}
 
 
 Plot = Annotated[
@@ -93,19 +110,20 @@ def als(
 ) -> None:
     """Factor ratings into users and items, explicit or implicit, and certify how good the factors are.
 
-    Ratings that leyden ingest held out are foretold as well.
+    Ratings that leyden ingest held out, or those of --held-out, are foretold as well: of a sample of users after each
+    epoch, of all in the end.
     """
     from leyden.cli import recorded, show, show_als
     from leyden.errors import CheckpointError
     from leyden.factor.als import als as factor
 
     Places(out, plot, None).check_free()
-    arguments = problem.arguments
+    arguments = _arguments(feedback, problem, output)
     checkpoint = arguments["checkpoint"]
     with cluster.executor(problem.memory) as executor:
         ratings = feedback.open(problem.memory, output.progress)
         solution = factor(ratings, **arguments, executor=executor, progress=output.progress)
-    held_out = foretold(solution)
+    held_out = foretold(solution, arguments["held_out"])
     if out is not None:
         recorded.save(solution, out, feedback, checkpoint)
     if plot is not None:
@@ -125,10 +143,18 @@ def als(
         raise typer.Exit(FAILED)
 
 
-def foretold(solution: ALSResult) -> Any:
-    """How well held-out ratings are foretold; None when the store has none."""
-    held_out = getattr(solution.ratings, "held_out", None)
-    return solution.evaluate() if held_out is not None and held_out.count else None
+def _arguments(feedback: Feedback, problem: Factorization, output: Output) -> dict[str, Any]:
+    """What the library is called with; held-out ratings are read as the ratings are."""
+    arguments = problem.arguments
+    if problem.held_out is not None:
+        data = [str(problem.held_out)]
+        arguments["held_out"] = open_ratings(data, feedback.given, problem.memory, output.progress)
+    return arguments
+
+
+def foretold(solution: ALSResult, held_out: Any) -> Any:
+    """How well held-out ratings are foretold; None when there are none."""
+    return None if solution.held_out is None else solution.evaluate(held_out)
 
 
 def plan(feedback: Feedback, problem: Factorization, output: Output) -> None:
@@ -137,7 +163,7 @@ def plan(feedback: Feedback, problem: Factorization, output: Output) -> None:
     from leyden.factor.als import als as factor
 
     ratings = feedback.open(problem.memory, output.progress)
-    planned = factor.plan(ratings, **problem.arguments, progress=output.progress)
+    planned = factor.plan(ratings, **_arguments(feedback, problem, output), progress=output.progress)
     if output.json:
         show.print_json(planned.to_json())
     else:

@@ -1,4 +1,4 @@
-"""``leyden demo``: real data, then data larger than the memory allowed."""
+"""``leyden demo``: real data, data larger than the memory allowed, then a row of a paper's table."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def demo(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Two solves from file to certificate: real flights, and a matrix larger than the memory allowed.
+    """Two solves from file to certificate, real flights and a matrix larger than memory, then a kernel machine.
 
     Kill the second one (kill -9) and start the demo again: it goes on.
     """
-    from leyden.cli import demo_flights, demo_scale, show
+    from leyden.cli import demo_adult, demo_flights, demo_scale, show
     from leyden.cli.demo_folder import DemoFolder
     from leyden.engine.budget import format_bytes
 
@@ -44,6 +44,7 @@ def demo(
             as_it_should_be = demo_flights.run(Path(folder))
         with kept.locked():
             as_it_should_be &= demo_scale.run(kept, nbytes)
+        as_it_should_be &= demo_adult.run()
     if not as_it_should_be:
         raise typer.Exit(FAILED)
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 class Machine(Means):
     """What is fitted, how well, and with what means."""
 
-    features: Annotated[int, option("Problem", "--features", "-D", min=1, help="Random features.")] = 2000
-    classify: Annotated[bool, option("Problem", "--classify", help="The target holds labels, which are numbers.")] = (
-        False
-    )
+    features: Annotated[
+        int | None,
+        option("Problem", "--features", "-D", min=1, help="Random features, or grids of bins.  [default: 2000 or 50]"),
+    ] = None
+    classify: Annotated[bool, option("Problem", "--classify", help="The target holds labels, numbers or text.")] = False
     loss: Annotated[str, option("Problem", metavar="squared|logistic|squared_hinge", help="What is minimised.")] = (
         "squared"
     )
@@ -35,6 +36,9 @@ class Machine(Means):
         str,
         option("Problem", metavar="median|learned|W", help="How far apart rows are alike, in standard deviations."),
     ] = "median"
+    scale: Annotated[
+        str, option("Problem", metavar="C,...", help="Times the width; of several the one that predicts best.")
+    ] = "1"
     regularization: Annotated[
         str,
         option(
@@ -47,10 +51,13 @@ class Machine(Means):
     held_out: Annotated[
         float, option("Problem", help="Share of the rows that is not fitted, and measures the error.")
     ] = 0.05
+    variance: Annotated[
+        bool, option("Problem", "--variance", help="Keep what standard deviations of predictions are made of.")
+    ] = False
     tol: Annotated[float, option("Problem", help="Relative duality gap the certificate must reach.")] = 1e-2
-    map: Annotated[str, option("Run", metavar="NAME", help="How features are drawn: auto, orthogonal, plain, qmc.")] = (
-        "auto"
-    )
+    map: Annotated[
+        str, option("Run", metavar="NAME", help="How features are drawn: auto, orthogonal, plain, qmc, binning.")
+    ] = "auto"
     method: Annotated[str, option("Run", metavar="auto|cg|gram", help="By default the fastest one.")] = "auto"
 
     @property
@@ -60,11 +67,12 @@ class Machine(Means):
         given = super().arguments
         try:
             given["regularization"] = [float(value) for value in self.regularization.split(",")]
+            given["scale"] = [float(value) for value in self.scale.split(",")]
             given["width"] = self.width if self.width in ("median", "learned") else float(self.width)
         except ValueError:
             raise OptionError(
-                f"regularization={self.regularization} and width={self.width} are to be numbers",
-                hint="Write --regularization 1e-6 or 1e-7,1e-6 and --width 2.5, median or learned.",
+                f"regularization={self.regularization}, width={self.width} and scale={self.scale} are to be numbers",
+                hint="Write --regularization 1e-7,1e-6, --width 2.5, median or learned, and --scale 1,0.5.",
             ) from None
         return given
 
@@ -80,7 +88,9 @@ def kernel(reading: Reading, problem: Machine, cluster: Cluster, output: Output,
     arguments = problem.arguments
     checkpoint = arguments["checkpoint"]
     with cluster.executor(problem.memory) as executor:
-        solution = kernel_machine(reading.open(), **arguments, executor=executor, progress=output.progress)
+        solution = kernel_machine(
+            reading.open(labels=problem.classify), **arguments, executor=executor, progress=output.progress
+        )
     if out is not None:
         recorded.save(solution, out, reading, checkpoint)
     if output.json:
@@ -101,7 +111,7 @@ def plan(reading: Reading, problem: Machine, output: Output) -> None:
     from leyden.cli import show
     from leyden.kernel.machine import kernel_machine
 
-    planned = kernel_machine.plan(reading.open(), **problem.arguments, progress=output.progress)
+    planned = kernel_machine.plan(reading.open(labels=problem.classify), **problem.arguments, progress=output.progress)
     if output.json:
         show.print_json(planned.to_json())
     else:
@@ -119,12 +129,16 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Of each class, in place of labels.", rich_help_panel="Output")
     ] = False,
+    std: Annotated[
+        bool,
+        typer.Option("--std", help="Standard deviations too, in columns after them.", rich_help_panel="Output"),
+    ] = False,
 ) -> None:
     """Predict the targets of rows with a saved kernel machine; where they are known, say how well."""
     import numpy as np
 
     from leyden.cli import show
-    from leyden.errors import OptionError
+    from leyden.errors import DataError, OptionError
     from leyden.kernel.result import KernelMachine
     from leyden.solution import load
 
@@ -133,20 +147,32 @@ def predict(
         raise OptionError(f"this is a solution of {machine.kind}, and no kernel machine", where=str(folder))
     if to is not None and to.suffix not in (".npy", ".csv"):
         raise OptionError(f"to={to} is neither a .npy nor a .csv file")
-    rows = reading.open()
-    found = machine.predict_proba(rows) if probabilities else machine.predict(rows)
+    rows = reading.open(labels=machine.classes is not None)
+    if probabilities:
+        found = machine.predict_proba(rows)
+    elif std:
+        found = np.column_stack(machine.predict(rows, return_std=True))
+    else:
+        found = machine.predict(rows)
     if to is not None and to.suffix == ".npy":
         np.save(to, found)
     elif to is not None:
-        np.savetxt(to, found, delimiter=",", fmt="%.10g")
-    error = None if probabilities or not rows.targets else machine.error(rows)
+        np.savetxt(to, found, delimiter=",", fmt="%s" if found.dtype.kind == "U" else "%.10g", encoding="utf-8")
+    error = None
+    if rows.targets and not probabilities:
+        try:
+            error = machine.error(rows)
+        except DataError as unknown:  # The predictions are there, and only how good they are is not known.
+            typer.echo(str(unknown), err=True)
     if output.json:
         shown = {} if to is not None else {"predictions": found}
         show.print_json({"verb": "predict", "rows": rows.shape[0], "error": error, **shown})
         return
     if to is None and not output.quiet:
         for line in np.atleast_1d(found).tolist():
-            typer.echo(" ".join(f"{value:g}" for value in np.atleast_1d(line)))
+            typer.echo(
+                " ".join(value if isinstance(value, str) else f"{value:g}" for value in np.atleast_1d(line).tolist())
+            )
     if error is not None:
         what = "wrong labels" if machine.classes is not None else "‖f − y‖ / ‖y‖"
         typer.echo(f"{what} {error:.4%} of {rows.shape[0]:,} rows", err=True)
@@ -192,9 +218,9 @@ def print_solution(solution: KernelMachine, out: Path | None = None) -> None:
         style="dim",
     )
     if len(solution.path) > 1:
-        table = Table("λ", "wrong" if solution.classes is not None else "error", box=None, padding=(0, 2))
-        for penalty, error in solution.path.tolist():
-            chosen = "bold" if penalty == solution.regularization else ""
-            table.add_row(f"{penalty:.1e}", f"{error:.3%}", style=chosen)
+        table = Table("scale", "λ", "wrong" if solution.classes is not None else "error", box=None, padding=(0, 2))
+        least = int(np.argmin(solution.path[:, 1]))
+        for number, (penalty, error, scale) in enumerate(solution.path.tolist()):
+            table.add_row(f"{scale:g}", f"{penalty:.1e}", f"{error:.3%}", style="bold" if number == least else "")
         to.print(table)
     show.print_evidence(solution, out)

@@ -74,12 +74,12 @@ class Reading:
         }
         return {name: value for name, value in asked.items() if value is not None}
 
-    def open(self, given: dict[str, Any] | None = None) -> Rows:
-        """The rows, read as asked here or as ``given`` says."""
+    def open(self, given: dict[str, Any] | None = None, *, labels: bool = False) -> Rows:
+        """The rows, read as asked here or as ``given`` says; with ``labels`` the target may be text."""
         from leyden.rows import open as open_rows
 
         source: Any = self.data[0] if len(self.data) == 1 else self.data
-        return open_rows(source, **(self.given if given is None else given))
+        return open_rows(source, **(self.given if given is None else given), labels=labels)
 
     def _name(self, name: str) -> str | int:
         numbered = self.format in ("npy", "npz", "mtx") or self.data[0].lower().endswith(_NUMBERED)

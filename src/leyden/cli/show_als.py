@@ -76,20 +76,30 @@ def minimised(solution: ALSResult) -> str:
 
 
 def epoch_table(solution: ALSResult) -> Table:
-    """The first and the last epochs: the objective each reached, and how far the factors moved."""
+    """The first and the last epochs: the objective each reached, how far factors moved, what they foretell."""
+    from leyden.factor.held_out import SHOWN
+
     table, users = show.plain_table(), float(solution.model.users)
-    for name in ("epoch", "objective", "step", ""):
+    shown = {key: name for key, name in SHOWN.items() if any(key in epoch for epoch in solution.history)}
+    for name in ("epoch", "objective", "step", "stationarity", *shown.values(), ""):
         table.add_column(name, justify="left" if not name else "right")
     history = solution.history
     for number, epoch in enumerate(history, 1):
         if FIRST < number <= len(history) - LAST:
             if number == FIRST + 1:
-                table.add_row("⋯", "", "", "")
+                table.add_row("⋯")
             continue
         remark = "extrapolation taken back" if epoch.get("taken_back") else ""
         if epoch["users"] < users:
             remark = f"of one user in {users / epoch['users']:.0f}"
-        table.add_row(f"{number:,}", f"{epoch['after']:#,.{DIGITS}g}", f"{epoch['step']:.1e}", f"[dim]{remark}[/]")
+        table.add_row(
+            f"{number:,}",
+            f"{epoch['after']:#,.{DIGITS}g}",
+            f"{epoch['step']:.1e}",
+            f"{epoch['stationarity']:.1e}" if "stationarity" in epoch else "",
+            *[f"{epoch[key]:.4f}" if key in epoch else "" for key in shown],
+            f"[dim]{remark}[/]",
+        )
     return table
 
 

@@ -18,7 +18,7 @@ FAILED, WRONG_INPUT, BUG, INTERRUPTED = 1, 2, 3, 130
 
 # Errors name the arguments of the library; on the command line the same arguments are options.
 _ARGUMENT = re.compile(
-    r"\b(target|weight|columns|categorical|drop_first|nulls|format|ridge|tol|forward_tol|method|rank|scale|left|passes|memory|threads|seed|scheduler|workers|q|user|item|value|time|duplicates|holdout|out|max_rank|regularization|scaling|implicit|alpha|background|biases|nonnegative|gap|epochs|start|fixed|random|group|weights|covariance|missing|intervals|level|absorb|vcov|cluster|random_out|plot)="
+    r"\b(target|weight|columns|categorical|drop_first|nulls|format|ridge|tol|forward_tol|method|rank|scale|left|passes|memory|threads|seed|scheduler|workers|q|user|item|value|time|duplicates|holdout|out|max_rank|regularization|scaling|implicit|alpha|background|biases|nonnegative|gap|epochs|start|fixed|random|group|weights|covariance|missing|intervals|level|absorb|vcov|cluster|random_out|plot|classify|variance|features|held_out)="
     r"""(?:\[\.\.\.\]|\[?(?:'([^']*)'|"([^"]*)")\]?|([\w.+-]*\w)?)"""
 )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leyden.cli.options import Cluster, Folder, Output, Reading
+from leyden.cli.options import Cluster, Folder, Output, Reading, option
 from leyden.cli.ratings import Columns, open_ratings
 from leyden.cli.verbs import FAILED
 
@@ -22,6 +22,10 @@ def verify(
     cluster: Cluster,
     output: Output,
     memory: Annotated[str | None, typer.Option(metavar="2GB", help="Budget.", rich_help_panel="Run")] = None,
+    held_out: Annotated[
+        Path | None,
+        option("Data", metavar="FILE", help="Of als: the ratings that were held out.", show_default=False),
+    ] = None,
 ) -> None:
     """Compute the certificate of a saved solution again, from the data.
 
@@ -32,8 +36,9 @@ def verify(
 
     solution = load(folder)
     data, called = _data(solution, folder, reading, columns, memory)
+    more = {} if held_out is None else {"held_out": _held_out(solution, folder, held_out, columns, memory)}
     with cluster.executor(memory) as executor:
-        certificate = solution.verify(data, memory=memory, executor=executor, progress=output.progress)
+        certificate = solution.verify(data, memory=memory, executor=executor, progress=output.progress, **more)
     if output.json:
         show.print_json({"verb": "verify", "solution": str(folder), "certificate": certificate.to_json()})
     elif output.quiet:
@@ -62,9 +67,19 @@ def _data(solution: Solution, folder: Path, reading: Reading, columns: Columns, 
         rows = open_ratings(reading.data, {**recorded.read(folder), **columns.given}, memory)
     else:
         _refuse(columns.given, "the rows of a matrix", folder)
-        rows = reading.open({**recorded.read(folder), **reading.given})
+        labels = getattr(solution, "labels", None) is not None
+        rows = reading.open({**recorded.read(folder), **reading.given}, labels=labels)
     n, d = rows.shape
     return rows, f"{rows.source}: {n:,} × {d:,}"
+
+
+def _held_out(solution: Solution, folder: Path, held_out: Path, columns: Columns, memory: str | None) -> Any:
+    """Held-out ratings, read as the ratings were."""
+    from leyden.cli import recorded
+
+    if solution.kind != "als":
+        _refuse({"held_out": held_out}, "this data", folder)
+    return open_ratings([str(held_out)], {**recorded.read(folder), **columns.given}, memory)
 
 
 def _refuse(given: dict[str, Any], what: str, folder: Path) -> None:

@@ -177,6 +177,14 @@ def layout(
     # A segment costs a start and a merge of the states: make it long enough to hide them, and the tree low enough.
     shortest = max(4 * state / max(rows.row_nbytes, 1), n / (2**levels - 1)) if levels else n
     segment_rows = block_rows * max(1, math.ceil(shortest / block_rows))
+    if levels and (piece == 1 or piece >= n):
+        # Few segments are as many as threads or a multiple, on most machines, when their number is a power of two.
+        count = max(n / shortest, 1.0)
+        if count < 16:
+            even = 2 ** min(round(math.log2(count)), levels - 1)
+            length = math.ceil(n / even)
+            block_rows = math.ceil(length / math.ceil(length / block_rows))
+            segment_rows = block_rows * math.ceil(length / block_rows)
     if block_rows < piece < n:
         segment_rows = piece * math.ceil(segment_rows / piece)
     segments = -(-n // segment_rows)

@@ -20,6 +20,13 @@ class Progress:
     def __init__(self, show: bool | None = None):
         self.show = sys.stderr.isatty() if show is None else show
 
+    def say(self, sentence: str) -> None:
+        """A line that stays, where passes are shown."""
+        if self.show:
+            from rich.console import Console
+
+            Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
+
     @contextmanager
     def sweep(self, label: str, rows: int, nbytes: int) -> Iterator[Callable[[int], None]]:
         """A context for one pass; gives the function to call with the number of rows just done."""

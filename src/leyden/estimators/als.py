@@ -41,7 +41,7 @@ class ALS(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Number of factors; see ``rank`` of :func:`leyden.als`.
     regularization, scaling, implicit, alpha, background, biases, centre, nonnegative
         As in :func:`leyden.als`.
-    tol, gap, epochs, start, accelerate, max_rank, method, memory, threads, checkpoint, progress
+    tol, gap, epochs, start, accelerate, subspace, max_rank, method, memory, threads, checkpoint, progress
         As in :func:`leyden.als`.
     random_state : int, RandomState, optional
         The seed; by default that of :func:`leyden.als`.
@@ -101,6 +101,7 @@ class ALS(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         epochs: int = 100,
         start: str | np.ndarray = "random",
         accelerate: bool = True,
+        subspace: int | str | None = "auto",
         max_rank: int = 256,
         method: str = "auto",
         memory: str | int | None = None,
@@ -123,6 +124,7 @@ class ALS(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.epochs = epochs
         self.start = start
         self.accelerate = accelerate
+        self.subspace = subspace
         self.max_rank = max_rank
         self.method = method
         self.memory = memory

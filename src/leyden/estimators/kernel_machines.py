@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from leyden.engine.checkpoint import Checkpoint
-from leyden.errors import DataError
+from leyden.errors import DataError, OptionError
 from leyden.kernel import generalisation
 from leyden.kernel.machine import kernel_machine
 from leyden.kernel.result import KernelMachine
@@ -34,13 +34,16 @@ class _Machine(BaseEstimator):
 
     def _solve(self, X: Any, y: Any, **options: Any) -> None:
         names = (
-            "features", "kernel", "width", "map", "standardize", "held_out", "tol", "method", "memory", "threads",
-            "checkpoint", "progress",
+            "features", "kernel", "width", "scale", "map", "standardize", "held_out", "tol", "method", "memory",
+            "threads", "checkpoint", "progress",
         )  # fmt: skip
         given = {name: getattr(self, name) for name in names} | options
-        self.solution_ = kernel_machine(X, y, **given, seed=self._seed())
-        self.certificate_ = self.solution_.certificate
-        self.n_features_in_ = len(self.solution_.columns)
+        self._keep(kernel_machine(X, y, **given, seed=self._seed()))
+
+    def _keep(self, solution: KernelMachine) -> None:
+        self.solution_ = solution
+        self.certificate_ = solution.certificate
+        self.n_features_in_ = len(solution.columns)
 
     def _seed(self) -> int:
         state = 0 if self.random_state is None else self.random_state
@@ -51,7 +54,7 @@ class _Machine(BaseEstimator):
         """X and y as scikit-learn checks arrays; X as Rows if it is a path or Rows, which may carry the target."""
         if not isinstance(X, str | os.PathLike | Rows):
             return validate_data(self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32], **checks)
-        rows = open_rows(X) if y is None else open_rows(X, target=y)
+        rows = open_rows(X, target=y, labels=isinstance(self, ClassifierMixin))
         if not rows.targets:
             raise DataError("there is no target", where=rows.source, hint="Give y, or open the rows with target=.")
         return rows, None
@@ -70,9 +73,10 @@ class KernelRidge(RegressorMixin, _Machine):
 
     Parameters
     ----------
-    features : int, default 2000
-        Random features, D.
-    kernel, width, map, regularization, standardize, tol, method, memory, threads, checkpoint, progress
+    features : int or "exact", optional
+        Random features, D (2000 by default), or grids of bins (50); or the kernel itself, of rows that fit in memory
+        (:mod:`leyden.kernel.exact`).
+    kernel, width, scale, map, regularization, standardize, variance, tol, method, memory, threads, checkpoint, progress
         As in :func:`leyden.kernel_machine`.
     held_out : float, default 0
         Share of the rows that prediction intervals rest on, and that are not fitted.
@@ -101,14 +105,16 @@ class KernelRidge(RegressorMixin, _Machine):
 
     def __init__(
         self,
-        features: int = 2000,
+        features: int | str | None = None,
         *,
         kernel: str = "gaussian",
         width: Any = "median",
+        scale: float | Sequence[float] = 1.0,
         map: str = "auto",
         regularization: float = 1e-6,
         standardize: bool = True,
         held_out: float = 0.0,
+        variance: bool = False,
         tol: float = 1e-2,
         method: str = "auto",
         memory: str | int | None = None,
@@ -118,8 +124,10 @@ class KernelRidge(RegressorMixin, _Machine):
         progress: bool | None = None,
     ):
         self.features = features
+        self.variance = variance
         self.kernel = kernel
         self.width = width
+        self.scale = scale
         self.map = map
         self.regularization = regularization
         self.standardize = standardize
@@ -153,17 +161,18 @@ class KernelRidge(RegressorMixin, _Machine):
         self
         """
         X, y = self._fitting(X, y, multi_output=True, y_numeric=True)
-        self._solve(X, y, **self._penalties(), weights=sample_weight)
+        self._solve(X, y, **self._penalties(), variance=self.variance, weights=sample_weight)
         self.regularization_ = self.solution_.regularization
         return self
 
     def _penalties(self) -> dict[str, Any]:
         return {"regularization": self.regularization}
 
-    def predict(self, X: Any) -> np.ndarray:
-        """Predicted targets, float64 (n_samples,) or (n_samples, n_outputs)."""
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Predicted targets, float64 (n_samples,) or (n_samples, n_outputs); with ``return_std`` their standard
+        deviations as well, which rest on ``variance=True`` (:meth:`leyden.KernelMachine.predict`)."""
         X = self._points(X)
-        return self.solution_.predict(X, threads=self.threads)
+        return self.solution_.predict(X, return_std=return_std, threads=self.threads)
 
     def interval(self, X: Any, confidence: float = 0.9) -> np.ndarray:
         """Prediction intervals, (n_samples, 2); see :meth:`leyden.KernelMachine.interval`."""
@@ -174,6 +183,8 @@ class KernelRidge(RegressorMixin, _Machine):
 class KernelRidgeCV(KernelRidge):
     """Kernel ridge regression whose penalty is chosen by cross-validation, exactly and from one pass over the rows.
 
+    Of several widths each takes such a pass.
+
     Parameters
     ----------
     features : int, default 2000
@@ -181,15 +192,21 @@ class KernelRidgeCV(KernelRidge):
         The λ to choose from.
     folds : int, default 5
         The Gram matrix of each fold is kept, of D² numbers.
-    kernel, width, map, standardize, held_out, tol, memory, threads, random_state, checkpoint, progress
+    widths : sequence, optional
+        Of widths to choose from as well, each as ``width`` is given; in place of it.
+    kernel, width, scale, map, standardize, held_out, variance, tol, memory, threads, random_state, checkpoint, progress
         As in :class:`KernelRidge`.
 
     Attributes
     ----------
     regularization_ : float
         The λ chosen.
+    width_ : float or ndarray, shape (n_features,)
+        The width chosen, in units of the standardised columns.
     path_ : ndarray, shape (n_regularizations, 2)
-        Each λ and its cross-validated squared error, relative to the variance.
+        Each λ and its cross-validated squared error, relative to the variance, with that width.
+    errors_ : ndarray, shape (n_widths, n_regularizations)
+        The error of each width with each λ, in the order of ``path_``.
     certificate_, solution_
         As of :class:`KernelRidge`.
 
@@ -206,15 +223,18 @@ class KernelRidgeCV(KernelRidge):
 
     def __init__(
         self,
-        features: int = 2000,
+        features: int | None = None,
         *,
         regularizations: Sequence[float] = (1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2),
         folds: int = 5,
+        widths: Sequence[Any] | None = None,
         kernel: str = "gaussian",
         width: Any = "median",
+        scale: float | Sequence[float] = 1.0,
         map: str = "auto",
         standardize: bool = True,
         held_out: float = 0.0,
+        variance: bool = False,
         tol: float = 1e-2,
         memory: str | int | None = None,
         threads: int | None = None,
@@ -223,10 +243,13 @@ class KernelRidgeCV(KernelRidge):
         progress: bool | None = None,
     ):
         self.features = features
+        self.variance = variance
         self.regularizations = regularizations
         self.folds = folds
+        self.widths = widths
         self.kernel = kernel
         self.width = width
+        self.scale = scale
         self.map = map
         self.standardize = standardize
         self.held_out = held_out
@@ -238,6 +261,31 @@ class KernelRidgeCV(KernelRidge):
         self.progress = progress
 
     method = "gram"
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KernelRidgeCV:
+        """Fit the regression with the width and the penalty that predict best; arguments as of :class:`KernelRidge`.
+
+        A width takes one pass for the Gram matrices of its folds, whatever the penalties; the best machine of one is
+        kept while the next is fitted.
+        """
+        X, y = self._fitting(X, y, multi_output=True, y_numeric=True)
+        widths = [self.width] if self.widths is None else list(self.widths)
+        if not widths:
+            raise OptionError("widths holds no value", hint="Leave it out, or give some, such as [1.0, 2.0, 4.0].")
+        errors: list[np.ndarray] = []
+        best: KernelMachine | None = None
+        for width in widths:
+            options = {"width": width, "variance": self.variance, "weights": sample_weight}
+            self._solve(X, y, **self._penalties(), **options)
+            errors.append(self.solution_.path[:, 1])
+            if best is None or errors[-1].min() < best.path[:, 1].min():
+                best = self.solution_
+        assert best is not None
+        self.errors_ = np.array(errors)
+        self._keep(best)
+        self.width_ = best.kernel.width
+        self.regularization_ = best.regularization
+        return self
 
     def _penalties(self) -> dict[str, Any]:
         return {"regularization": self.regularizations, "folds": self.folds}
@@ -253,10 +301,10 @@ class KernelClassifier(ClassifierMixin, _Machine):
 
     Parameters
     ----------
-    features : int, default 2000
-        Random features, D.
+    features : int, optional
+        Random features, D (2000 by default), or grids of bins (50).
     loss : {"squared", "logistic", "squared_hinge"}
-    kernel, width, map, regularization, standardize, tol, method, memory, threads, checkpoint, progress
+    kernel, width, scale, map, regularization, standardize, tol, method, memory, threads, checkpoint, progress
         As in :func:`leyden.kernel_machine`.
     held_out : float, default 0
         Share of the rows that is not fitted: probabilities are calibrated on it, and the error is bounded by it. With
@@ -285,11 +333,12 @@ class KernelClassifier(ClassifierMixin, _Machine):
 
     def __init__(
         self,
-        features: int = 2000,
+        features: int | None = None,
         *,
         loss: str = "squared",
         kernel: str = "gaussian",
         width: Any = "median",
+        scale: float | Sequence[float] = 1.0,
         map: str = "auto",
         regularization: float | Sequence[float] = 1e-6,
         standardize: bool = True,
@@ -306,6 +355,7 @@ class KernelClassifier(ClassifierMixin, _Machine):
         self.loss = loss
         self.kernel = kernel
         self.width = width
+        self.scale = scale
         self.map = map
         self.regularization = regularization
         self.standardize = standardize
@@ -325,7 +375,7 @@ class KernelClassifier(ClassifierMixin, _Machine):
         ----------
         X : array-like, sparse matrix, path or Rows, shape (n_samples, n_features)
         y : array-like, shape (n_samples,), or column name
-            Labels of any type; in files, numbers.
+            Labels of any type; in files, numbers or text.
         sample_weight : array-like, shape (n_samples,), optional
 
         Returns

@@ -11,6 +11,11 @@ where f_j are rows of the other side's factors. With ``b_j = D_i^(−½) f_j``, 
 
 and its least value is ½ tᵀa. Both are the same numbers (Woodbury). Rows come sorted by their number of entries; those
 of few are solved as many at a time as a vector has lanes.
+
+Where rows have more entries than a few and the rank is large, the primal problem may be solved a subspace at a time:
+blocks of factors one after the other, each at its best with the others held (Rendle, Krichene, Zhang, Koren 2021,
+iALS++). A row of n entries then takes n d s instead of n d² products for blocks of s factors, and is better than it
+was, if not at its best.
 """
 
 # Numba functions, and intrinsics that are called without the context they are written with.
@@ -23,6 +28,7 @@ from numba import njit
 
 from leyden.factor._als_vectors import (
     add_combination,
+    add_half_tile,
     add_packed,
     add_tile_1,
     add_tile_2,
@@ -30,6 +36,7 @@ from leyden.factor._als_vectors import (
     combine_rows,
     dot_square,
     dot_tile,
+    gather_part,
     gather_row,
     inverse_roots,
     lanes_add,
@@ -37,7 +44,7 @@ from leyden.factor._als_vectors import (
     lanes_fill,
     lanes_solve,
     lanes_transpose,
-    prefetch_row,
+    prefetch_part,
     row_axpy,
     row_dot,
     scale_row,
@@ -49,7 +56,7 @@ from leyden.factor._als_vectors import (
 )
 
 #: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
-COMPILED_FROM = "511d5cfd30ebdaf6"
+COMPILED_FROM = "4dc802fab9fe5657"
 
 #: Rows of a tile, entries of a lane problem, and rows gathered at once for a primal problem.
 TILE, LANE_ENTRIES, GATHERED = 8, 64, 64
@@ -67,6 +74,12 @@ LANE_NBYTES = 600_000
 def lane_entries(width):
     """Entries up to which rows are solved one a lane."""
     return min(LANE_ENTRIES, LANE_NBYTES // (64 * width))
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def subspace_entries(subspace, width):
+    """Entries up to which rows are solved in the dual even if others are improved in subspaces: it takes no longer."""
+    return max(3 * subspace // 2, lane_entries(width))
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -111,15 +124,15 @@ def transpose(indptr, indices, values, columns, rows, out, first, spare):
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
-def _rank_add(x, count, h, width, lanes, f, indices, ahead, last):
+def _rank_add(x, count, h, width, lanes, f, indices, ahead, last, begin, end):
     """``h += x[:count]ᵀ x[:count]``, upper triangle by tiles.
 
-    On the way rows ``indices[ahead:last]`` of ``f`` are asked for: what is gathered next.
+    On the way ``f[indices[ahead:last], begin:end]`` are asked for: what is gathered next.
     """
     for i in range(0, width, TILE):
         stop = min(ahead + (last - ahead) * TILE // (width - i), last)
         for e in range(ahead, stop):
-            prefetch_row(f, indices[e], width)
+            prefetch_part(f, indices[e], begin, end)
         ahead = stop
         j = i - i % lanes
         while width - j >= 3 * lanes:
@@ -129,6 +142,34 @@ def _rank_add(x, count, h, width, lanes, f, indices, ahead, last):
             add_tile_2(x, 0, count, h, i, j)
         elif width - j >= lanes:
             add_tile_1(x, 0, count, h, i, j)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", inline="always")
+def _rank_add_upper(x, count, h, width, lanes, f, indices, ahead, last, begin, end):
+    """As :func:`_rank_add`, of the first ``width`` columns, a multiple of TILE, and nothing but the upper triangle.
+
+    Where a tile is half a vector, half a vector it is.
+    """
+    for i in range(0, width, TILE):
+        stop = min(ahead + (last - ahead) * TILE // (width - i), last)
+        for e in range(ahead, stop):
+            prefetch_part(f, indices[e], begin, end)
+        ahead = stop
+        j = i
+        if j % lanes:
+            add_half_tile(x, 0, count, h, i, j)
+            j += TILE
+        while width - j >= 3 * lanes:
+            add_tile_3(x, 0, count, h, i, j)
+            j += 3 * lanes
+        if width - j >= 2 * lanes:
+            add_tile_2(x, 0, count, h, i, j)
+            j += 2 * lanes
+        elif width - j >= lanes:
+            add_tile_1(x, 0, count, h, i, j)
+            j += lanes
+        if j < width:
+            add_half_tile(x, 0, count, h, i, j)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
@@ -189,7 +230,7 @@ def triangular_solves(h, size, inverse, b, y, lanes):
 @njit(nogil=True, cache=True, error_model="numpy")
 def half_step(
     order, begin, end, indptr, indices, values, model, shift, f, theta, penalties, out, value,
-    gathered, square, small, lane_k, lane_t, tile, scale, lanes,
+    gathered, square, small, lane_k, lane_t, tile, scale, subspace, left, active, lanes,
 ):  # fmt: skip
     """Solve the rows ``order[begin:end]``, sorted by their number of entries, into rows of ``out``.
 
@@ -212,10 +253,17 @@ def half_step(
         The least values of the rows are added to it.
     gathered, square, small, lane_k, lane_t, tile, scale
         Memory to work in; see :func:`memory`.
+    subspace : int
+        Factors that rows of many entries are improved at a time from what ``out`` holds, a whole number of vectors;
+        0 to have all rows at their best.
+    left : shape (2, most entries) with ``subspace``
+        Memory to work in.
+    active : int
+        Columns of f from here on are zeros; a multiple of TILE.
     lanes : int
     """
     width = f.shape[1]
-    few = lane_entries(width)
+    few, many = lane_entries(width), subspace_entries(subspace, width)
     known = -1
     at = begin
     while at < end:
@@ -230,14 +278,20 @@ def half_step(
             if count != known:
                 inverse_roots(theta, penalties[count], scale, width)
                 known = count
-            if count <= width:
-                following = order[at + 1] if at + 1 < len(order) else -1
+            following = order[at + 1] if at + 1 < len(order) else -1
+            if subspace and count > many:
+                value[0] += _subspaces(
+                    row, following, indptr, indices, values, model, shift, f, out, gathered, square, small, scale,
+                    subspace, left, active, lanes,
+                )  # fmt: skip
+            elif count <= width:
                 value[0] += _dual(
                     row, following, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes
                 )  # fmt: skip
             else:
                 value[0] += _primal(
-                    row, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes
+                    row, following, indptr, indices, values, model, shift, f, out, gathered, square, small, scale,
+                    active, lanes,
                 )  # fmt: skip
             at += 1
             continue
@@ -268,7 +322,7 @@ def _dual_lanes(
     distance = max(1, PREFETCHED // count)
     # The reciprocal of the weight, when it is the same for all.
     even = 0.0 if model[1] else 1 / model[0]
-    diagonal = lane_t[rounded : 2 * rounded]
+    diagonal, flat = lane_t[rounded : 2 * rounded], lane_t.ravel()
     lanes_fill(lane_t, 0, rounded, one - one)
     lanes_fill(diagonal, 0, rounded, one)
     for l in range(together):
@@ -281,7 +335,7 @@ def _dual_lanes(
         if at + l + distance < len(order):
             ahead = order[at + l + distance]
             for e in range(indptr[ahead], indptr[ahead + 1]):
-                prefetch_row(f, indices[e], width)
+                prefetch_part(f, indices[e], 0, width)
         base = l * rounded
         for r in range(own):
             e = first + r
@@ -315,7 +369,7 @@ def _dual_lanes(
         if own != known:
             inverse_roots(theta, penalties[own], scale, width)
             known = own
-        combine_rows(gathered, l * rounded, own, lane_t.ravel(), lanes, l, scale, out, row, width)
+        combine_rows(gathered, l * rounded, own, flat, lanes, l, scale, out, row, width)
     return known
 
 
@@ -334,7 +388,7 @@ def _dual(row, following, indptr, indices, values, model, shift, f, out, gathere
     for i in range(0, size, 4):
         until = min(ahead + (stop - ahead) * 4 // (size - i), stop)
         for e in range(ahead, until):
-            prefetch_row(f, indices[e], width)
+            prefetch_part(f, indices[e], 0, width)
         ahead = until
         for j in range(i, size, 4):
             dot_square(gathered, i, j, width, square)
@@ -366,7 +420,9 @@ def _dual(row, following, indptr, indices, values, model, shift, f, out, gathere
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _primal(row, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, lanes):
+def _primal(
+    row, following, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, active, lanes
+):
     """The primal problem of one row, its entries gathered GATHERED at a time."""
     width, first, last = f.shape[1], indptr[row], indptr[row + 1]
     for i in range(width):
@@ -394,8 +450,11 @@ def _primal(row, indptr, indices, values, model, shift, f, out, gathered, square
         combine_rows(gathered, 0, count, small[1], 1, 0, ones, small, 2, width)
         for k in range(width):
             small[0, k] += small[2, k]
-        _rank_add(
-            gathered, count, square, width, lanes, f, indices, start + count, min(start + count + GATHERED, last)
+        ahead, stop = start + count, last
+        if ahead == last and following >= 0:
+            ahead, stop = indptr[following], indptr[following + 1]
+        _rank_add_upper(
+            gathered, count, square, active, lanes, f, indices, ahead, min(ahead + GATHERED, stop), 0, width
         )  # fmt: skip
     for k in range(width):
         small[3, k] = small[0, k]
@@ -406,6 +465,72 @@ def _primal(row, indptr, indices, values, model, shift, f, out, gathered, square
         least -= 0.5 * np.float64(small[3, k]) * small[2, k]
         out[row, k] = small[2, k] * scale[k]
     return least
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _subspaces(
+    row, following, indptr, indices, values, model, shift, f, out, gathered, square, small, scale, subspace, left,
+    active, lanes,
+):  # fmt: skip
+    """The primal problem of one row improved from ``out[row]``, ``subspace`` factors at a time; its value then.
+
+    With ``x = D^½ u`` and residuals ``r = t − F u``, the best step of the factors p:q alone is
+
+        (I + B_pqᵀ W B_pq) s = B_pqᵀ W r − x_pq,    and the value falls by ½ s·(B_pqᵀ W r − x_pq).
+
+    The residuals are brought up to date when the next factors are gathered.
+    """
+    width, first, last = f.shape[1], indptr[row], indptr[row + 1]
+    value = 0.0
+    for k in range(width):
+        small[3, k] = out[row, k] / scale[k]
+        value += 0.5 * np.float64(small[3, k]) ** 2
+    for p in range(0, active, subspace):
+        q = min(p + subspace, width)
+        size, before = q - p, max(p - subspace, 0)
+        for i in range(size):
+            for k in range(i - i % lanes, size):
+                square[i, k] = 0
+            square[i, i] = 1
+            small[0, i] = -small[3, p + i]
+        for start in range(first, last, GATHERED):
+            count = min(GATHERED, last - start)
+            for r in range(count):
+                e = start + r
+                j = indices[e]
+                if p:
+                    left[0, e - first] -= row_dot(f, j, small, 4, before, p)
+                else:
+                    w = model[0] + model[1] * values[e]
+                    t = (model[2] + model[3] * values[e]) / w
+                    if len(shift):
+                        t -= shift[j]
+                    t -= row_dot(f, j, out, row, 0, width)
+                    value += 0.5 * w * t * t
+                    left[0, e - first] = t
+                    left[1, e - first] = np.sqrt(w)
+                root = left[1, e - first]
+                gather_part(f, j, root, scale, gathered, r, p, q)
+                small[1, r] = root * left[0, e - first]
+            add_combination(gathered, count, small, 1, small, 0, size)
+            ahead, stop, begin, end = start + count, last, before, q if p else width
+            if ahead == last and q < width:
+                ahead, begin, end = first, p, min(q + subspace, width)
+            elif ahead == last and following >= 0:
+                ahead, stop, begin, end = indptr[following], indptr[following + 1], 0, width
+            stop = min(ahead + GATHERED, stop)
+            _rank_add_upper(gathered, count, square, min(size, active - p), lanes, f, indices, ahead, stop, begin, end)
+        for k in range(size):
+            small[5, k] = small[0, k]
+        cholesky(square, size, small[1], lanes)
+        triangular_solves(square, size, small[1], small[0:1], small[2:3], lanes)
+        for k in range(size):
+            value -= 0.5 * np.float64(small[5, k]) * small[2, k]
+            small[3, p + k] += small[2, k]
+            small[4, p + k] = small[2, k] * scale[p + k]
+    for k in range(width):
+        out[row, k] = small[3, k] * scale[k]
+    return value
 
 
 @njit(nogil=True, cache=True, error_model="numpy", inline="always")
@@ -462,7 +587,7 @@ def evaluate(
         Where the biases are; -1 without.
     nonnegative : bool
         Whether users are the best ones that are zero or more: what of their gradient would lead below does not count.
-    kept : float64, shape (ratings,) or (0,)
+    kept : float64, shape (ratings,)
         Takes h of each rating.
     """
     d, b = v.shape[1], x.shape[1]
@@ -485,8 +610,8 @@ def evaluate(
             j = indices[e]
             if e + ASKED < len(indices):
                 ahead = indices[e + ASKED]
-                prefetch_row(v, ahead, d)
-                prefetch_row(gradient, ahead, d)
+                prefetch_part(v, ahead, 0, d)
+                prefetch_part(gradient, ahead, 0, d)
             score = row_dot(u, i, v, j, 0, d)
             omega = whole[0] + whole[1] * values[e]
             tau = (whole[2] + whole[3] * values[e]) / omega
@@ -505,6 +630,7 @@ def evaluate(
             row_axpy(v, j, -h, left, 0, 0, d)
             row_axpy(u, i, h, gradient, j, 0, d)
             row_axpy(x, j, h, y, 0, 0, b)
+            kept[e] = h
         _add(sums, 0, loss)
         _add(sums, 1, squares)
         _add(sums, 2, along)
@@ -528,19 +654,12 @@ def evaluate(
         for k in range(d):
             missing[k] += (root * left[0, k]) ** 2
         most[0] = max(most[0], absolute / penalty)
-        if b == 0 and not len(kept):
+        if b == 0:
             continue
         for k in range(d):
             row_axpy(y, 0, root * u[i, k], rest, k, 0, b)
         for e in range(first, last):
-            j = indices[e]
-            omega = whole[0] + whole[1] * values[e]
-            tau = (whole[2] + whole[3] * values[e]) / omega
-            score = row_dot(u, i, v, j, 0, d)
-            h = omega * (tau - score) + unobserved * score
-            if len(kept):
-                kept[e] = h
-            row_axpy(y, 0, root * h, image, j, 0, b)
+            row_axpy(y, 0, root * kept[e], image, indices[e], 0, b)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -672,11 +791,11 @@ def add_items(
                 end, columns, starts, rows, values, item, part, entry, who[1 - now], what[1 - now]
             )  # fmt: skip
             if held:
-                _rank_add(gathered, held, square, width, lanes, u, who[1 - now], 0, following)
+                _rank_add(gathered, held, square, width, lanes, u, who[1 - now], 0, following, 0, width)
                 add_combination(gathered, held, small, 1, small, 0, width)
             else:
                 for r in range(following):
-                    prefetch_row(u, who[1 - now, r], width)
+                    prefetch_part(u, who[1 - now, r], 0, width)
             held, now = following, 1 - now
             more, item = item == j, at
             if not more:
@@ -802,7 +921,7 @@ def half_step_nonnegative(
                 gather_row(f, indices[e], root, small[3], gathered, r, width)
                 small[1, r] = root * t
             add_combination(gathered, count, small, 1, small, 0, width)
-            _rank_add(gathered, count, square, width, lanes, f, indices, last, last)
+            _rank_add(gathered, count, square, width, lanes, f, indices, last, last, 0, width)
         _mirror(square, width)
         for k in range(width):
             small[2, k] = small[0, k]

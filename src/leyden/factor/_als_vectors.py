@@ -22,11 +22,11 @@ ROW_VECTORS = 4
 class _Vectors:
     """What the functions here are written with: vectors of the entries of ``kind``, a two-dimensional array."""
 
-    def __init__(self, context, builder, kind):
+    def __init__(self, context, builder, kind, width=64):
         self.context, self.builder = context, builder
         self.element = context.get_value_type(kind.dtype)
         self.nbytes = kind.dtype.bitwidth // 8
-        self.lanes = 64 // self.nbytes
+        self.lanes = width // self.nbytes
         self.vector = ir.VectorType(self.element, self.lanes)
         self.fused = function(builder, f"llvm.fma.v{self.lanes}f{8 * self.nbytes}", self.vector, [self.vector] * 3)
 
@@ -85,15 +85,18 @@ class _Vectors:
         return cgutils.for_range_slice(self.builder, first, last, ir.Constant(INT, step), intp=INT)
 
 
-def _rank(rows: int, vectors: int, *, subtract: bool):
-    """An intrinsic: ``h[i:i+rows, j:j+vectors LANES] ±= x[k:k+count, i:i+rows]ᵀ x[k:k+count, j:j+vectors LANES]``."""
+def _rank(rows: int, vectors: int, *, subtract: bool, width: int = 64):
+    """An intrinsic: ``h[i:i+rows, j:j+vectors LANES] ±= x[k:k+count, i:i+rows]ᵀ x[k:k+count, j:j+vectors LANES]``.
+
+    Vectors are of ``width`` bytes.
+    """
 
     @intrinsic
     def kernel(_context, x, k, count, h, i, j):
         signature = types.void(x, types.intp, types.intp, h, types.intp, types.intp)
 
         def generate(context, builder, _sig, args):
-            on = _Vectors(context, builder, x)
+            on = _Vectors(context, builder, x, width)
             _, first, many, _, row, column = args
             sums = [on.row(h, args[3], on.plus(row, r)) for r in range(rows)]
             held = on.slots([on.load(place, column, v) for place in sums for v in range(vectors)])
@@ -118,6 +121,7 @@ def _rank(rows: int, vectors: int, *, subtract: bool):
 
 add_tile_3, add_tile_2, add_tile_1 = (_rank(TILE_ROWS, v, subtract=False) for v in (3, 2, 1))
 subtract_tile_3, subtract_tile_2, subtract_tile_1 = (_rank(TILE_ROWS, v, subtract=True) for v in (3, 2, 1))
+add_half_tile = _rank(TILE_ROWS, 1, subtract=False, width=32)
 subtract_row_4, subtract_row_1 = (_rank(1, v, subtract=True) for v in (ROW_VECTORS, 1))
 
 
@@ -212,6 +216,24 @@ def gather_row(_context, f, i, factor, scale, b, r, width):
 
 
 @intrinsic
+def gather_part(_context, f, i, factor, scale, b, r, first, last):
+    """``b[r, :last-first] = factor f[i, first:last] scale[first:last]``, a whole number of vectors."""
+    signature = types.void(f, types.intp, f.dtype, scale, b, types.intp, types.intp, types.intp)
+
+    def generate(context, builder, _sig, args):
+        on = _Vectors(context, builder, f)
+        source, target = on.row(f, args[0], args[1]), on.row(b, args[4], args[5])
+        factors = context.make_array(scale)(context, builder, args[3]).data
+        times = splat(builder, args[2], on.lanes)
+        with on.count(args[7], on.lanes, args[6]) as (j, _):
+            value = builder.fmul(on.load(source, j), builder.fmul(times, on.load(factors, j)))
+            on.store(value, target, builder.sub(j, args[6]))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def scale_row(_context, h, k, factor, first, last):
     """``h[k, first:last] *= factor``, a whole number of vectors; ``factor`` of the type of the entries."""
     signature = types.void(h, types.intp, h.dtype, types.intp, types.intp)
@@ -246,6 +268,16 @@ def inverse_roots(_context, theta, penalty, scale, width):
     return signature, generate
 
 
+def _by_columns(on, width, columns):
+    """``columns(j, vectors)`` of ``ROW_VECTORS`` vectors at a time, and of those that are left one by one."""
+    builder, whole = on.builder, ir.Constant(INT, ROW_VECTORS * on.lanes)
+    even = builder.mul(builder.sdiv(width, whole), whole)
+    with on.count(even, ROW_VECTORS * on.lanes) as (j, _):
+        columns(j, ROW_VECTORS)
+    with on.count(width, on.lanes, even) as (j, _):
+        columns(j, 1)
+
+
 @intrinsic
 def combine_rows(_context, b, first, count, a, stride, at, scale, out, r, width):
     """``out[r, :width] = scale[:width] Σ_k a[at + stride k] b[first + k, :width]`` for ``count`` rows; a, scale 1-d."""
@@ -272,12 +304,7 @@ def combine_rows(_context, b, first, count, a, stride, at, scale, out, r, width)
             for v, slot in enumerate(held):
                 on.store(builder.fmul(builder.load(slot), on.load(scales, j, v)), target, j, v)
 
-        whole = ir.Constant(INT, ROW_VECTORS * on.lanes)
-        even = builder.mul(builder.sdiv(width, whole), whole)
-        with on.count(even, ROW_VECTORS * on.lanes) as (j, _):
-            columns(j, ROW_VECTORS)
-        with on.count(width, on.lanes, even) as (j, _):
-            columns(j, 1)
+        _by_columns(on, width, columns)
         return context.get_dummy_value()
 
     return signature, generate
@@ -290,14 +317,20 @@ def add_combination(_context, b, count, a, i, out, r, width):
 
     def generate(context, builder, _sig, args):
         on = _Vectors(context, builder, b)
-        factors, target = on.row(a, args[2], args[3]), on.row(out, args[4], args[5])
-        with on.count(args[6], on.lanes) as (j, _):
-            (held,) = on.slots([on.zero()])
-            builder.store(on.load(target, j), held)
+        factors, target, width = on.row(a, args[2], args[3]), on.row(out, args[4], args[5]), args[6]
+
+        def columns(j, vectors):
+            held = on.slots([on.zero()] * vectors)
+            for v, slot in enumerate(held):
+                builder.store(on.load(target, j, v), slot)
             with on.count(args[1]) as (k, _):
-                value = on.fma(on.splat(factors, k), on.load(on.row(b, args[0], k), j), builder.load(held))
-                builder.store(value, held)
-            on.store(builder.load(held), target, j)
+                row, factor = on.row(b, args[0], k), on.splat(factors, k)
+                for v, slot in enumerate(held):
+                    builder.store(on.fma(factor, on.load(row, j, v), builder.load(slot)), slot)
+            for v, slot in enumerate(held):
+                on.store(builder.load(slot), target, j, v)
+
+        _by_columns(on, width, columns)
         return context.get_dummy_value()
 
     return signature, generate
@@ -546,16 +579,16 @@ def lanes_fill(_context, out, first, count, value):
 
 
 @intrinsic
-def prefetch_row(_context, f, i, width):
-    """Ask for ``f[i, :width]`` to be brought into the second-level cache: the first holds what is worked on."""
-    signature = types.void(f, types.intp, types.intp)
+def prefetch_part(_context, f, i, first, last):
+    """Ask for ``f[i, first:last]`` to be brought into the second-level cache: the first holds what is worked on."""
+    signature = types.void(f, types.intp, types.intp, types.intp)
 
     def generate(context, builder, _sig, args):
         on = _Vectors(context, builder, f)
         row = on.row(f, args[0], args[1])
         byte, small = ir.IntType(8).as_pointer(), ir.IntType(32)
         fetch = function(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, small, small, small])
-        with on.count(args[2], on.lanes) as (j, _):
+        with on.count(args[3], on.lanes, args[2]) as (j, _):
             place = builder.bitcast(builder.gep(row, [j]), byte)
             builder.call(fetch, [place, ir.Constant(small, 0), ir.Constant(small, 2), ir.Constant(small, 1)])
         return context.get_dummy_value()

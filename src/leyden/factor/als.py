@@ -10,9 +10,11 @@ resident    ratings in memory, by user and by item; two half-steps              
 streamed    one pass over the users; normal equations of the items are added    ratings of any number
 ==========  ==================================================================  ======================================
 
-Both are exact half-steps (:mod:`leyden.factor._als_kernels`): rows of few ratings are solved in the dual. The map of an
-epoch is accelerated (:mod:`leyden.factor.acceleration`) and stops when the certificate
-(:mod:`leyden.factor.optimality`) finds what was asked for.
+Both are exact half-steps (:mod:`leyden.factor._als_kernels`): rows of few ratings are solved in the dual. Where the
+rank is large and ratings are many, rows in memory are improved a subspace at a time instead (iALS++: Rendle, Krichene,
+Zhang, Koren, 2021), which takes a fraction of the arithmetic and has the same fixed points. The map of an epoch is
+accelerated (:mod:`leyden.factor.acceleration`) and stops when the certificate (:mod:`leyden.factor.optimality`) finds
+what was asked for.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from leyden.errors import BudgetError, DataError, OptionError
 from leyden.factor.acceleration import DEPTH, Anderson
 from leyden.factor.als_result import ALSResult, Model, certified
 from leyden.factor.half_step import Entries, padded
+from leyden.factor.held_out import SHOWN, HeldOut, figures, held_out_of
 from leyden.factor.krylov import gaussian
 from leyden.factor.objective import Objective
 from leyden.factor.optimality import Gap, gap
@@ -67,14 +70,22 @@ VANISHED = 1e-15
 GAP_PASSES, MOST_PASSES = 12, 200
 #: Ratings times factors from which a gap that nobody asked for is bounded by what one pass says, users in float32.
 MUCH_WORK = 200_000_000
+#: In memory, epochs of much work from one whose slope is found to the next: that takes a tenth of an epoch.
+SLOPE_EVERY = 4
 
-#: Ratings of an item, on average, that a sample of the users keeps, and the smallest part that is worth sampling.
+#: Ratings of an item, on average, that the first part of the users keeps, and one user in how many it is at least.
 SAMPLED, LEAST_STRIDE = 200, 8
-#: Epochs that such a sample may take: each costs as much as a few of all users save.
-PART_EPOCHS = 20
+#: How many times the users of a part the next one has, and one user in how many the last one is at least.
+PART_GROWTH, LAST_STRIDE = 4, 4
+#: Step, times the root of the ratings of an item, at which a part has said what it can: the items that are best for it
+#: are about so far from those for all users, however long it goes on. And epochs that it may take in any case.
+PART_STEP, PART_EPOCHS = 0.7, 20
 
 #: Parts that the normal equations of the items are computed in at most.
 MOST_ITEM_PASSES = 64
+
+#: Factors in a subspace, and factors from which on there may be several.
+SUBSPACE, LEAST_WIDTH = 32, 192
 
 #: Rank to begin with, and factors that are added at once at most, when the rank is to be found.
 FIRST_RANK, MORE_FACTORS = 8, 8
@@ -93,12 +104,14 @@ class Options:
     gap: float | None
     epochs: int
     accelerate: bool
+    subspace: int | None
     seed: int
     memory: int
     threads: int | None
     progress: bool | None
     checkpoint: Checkpoint | None
     executor: Executor | None
+    evaluate_every: int
 
 
 @verb
@@ -119,7 +132,10 @@ def als(
     epochs: int = 100,
     start: str | np.ndarray = "random",
     accelerate: bool = True,
+    subspace: int | str | None = "auto",
     max_rank: int = 256,
+    held_out: Any = None,
+    evaluate_every: int = 1,
     method: str = "auto",
     memory: str | int | None = None,
     threads: int | None = None,
@@ -169,8 +185,18 @@ def als(
         passes, which takes fewer epochs and fits less noise in the first of them.
     accelerate : bool, default True
         Whether to extrapolate from epoch to epoch. The objective never rises.
+    subspace : int or None, default "auto"
+        Factors that users and items of many ratings are improved in at a time, the others held, as iALS++ does; None
+        for exact half-steps. By default 32 where the rank is at least 192 and ratings are many. For ratings that fit
+        in memory. The certificate solves all users exactly in any case.
     max_rank : int, default 256
         With ``rank="auto"``.
+    held_out : Ratings, sparse matrix, path, or False; optional
+        Ratings that epochs are judged by: those that were set apart when the ratings were opened, if there are any, by
+        default; False for none. Ratings with ids are found by them; a matrix has the shape of the ratings. The error
+        (recall, NDCG and hit rate) of a fixed sample of the users stands in ``history``, with confidence intervals.
+    evaluate_every : int, default 1
+        Epochs from one such look to the next.
     method : {"auto", "resident", "streamed"}
         See :mod:`leyden.factor.als`.
     memory : str or int, optional
@@ -216,8 +242,9 @@ def als(
     )
     return plan(
         ratings, rank, objective, biases=biases, centre=centre, nonnegative=nonnegative, tol=tol, gap=gap,
-        epochs=epochs, start=start, accelerate=accelerate, max_rank=max_rank, method=method, memory=memory,
-        threads=threads, seed=seed, checkpoint=checkpoint, executor=executor, progress=progress,
+        epochs=epochs, start=start, accelerate=accelerate, subspace=subspace, max_rank=max_rank, held_out=held_out,
+        evaluate_every=evaluate_every, method=method, memory=memory, threads=threads, seed=seed, checkpoint=checkpoint,
+        executor=executor, progress=progress,
     )  # fmt: skip
 
 
@@ -234,7 +261,10 @@ def plan(
     epochs: int = 100,
     start: str | np.ndarray = "random",
     accelerate: bool = True,
+    subspace: int | str | None = "auto",
     max_rank: int = 256,
+    held_out: Any = None,
+    evaluate_every: int = 1,
     method: str = "auto",
     memory: str | int | None = None,
     threads: int | None = None,
@@ -259,6 +289,7 @@ def plan(
     if not objective.implicit and objective.background is not None:
         raise OptionError("background is for implicit feedback", hint="Give implicit=True as well.")
     rows = as_ratings(ratings, memory)
+    held = held_out_of(rows, held_out, memory)
     options = Options(
         rank=FIRST_RANK if automatic else check.whole("rank", rank, 1, MAX_RANK),
         most=check.whole("max_rank", max_rank, 1, MAX_RANK) if automatic else 0,
@@ -269,12 +300,14 @@ def plan(
         gap=1e-6 if gap is None and automatic else None if gap is None else check.fraction("gap", gap),
         epochs=check.whole("epochs", epochs, 1, 10**6),
         accelerate=check.flag("accelerate", accelerate),
+        subspace=_asked(subspace),
         seed=check.seed(seed),
         memory=as_executor(executor).memory() if memory is None else check.memory(memory),
         threads=check.threads(threads),
         progress=check.progress(progress),
         checkpoint=as_checkpoint(checkpoint),
         executor=executor,
+        evaluate_every=check.whole("evaluate_every", evaluate_every, 1, 10**6),
     )
     if options.most:
         options = replace(options, rank=min(options.rank, options.most))
@@ -297,6 +330,7 @@ def plan(
         "tol": options.tol,
         "gap": options.gap,
         "accelerate": options.accelerate,
+        "subspace": subspace,
         "method": method,
         "memory": None if memory is None else options.memory,
         "seed": options.seed,
@@ -309,10 +343,30 @@ def plan(
         chosen: Plan[Any] = Plan.from_json(begun)
     else:
         chosen = choose(rows, objective, options, method)
-    return replace(chosen, _run=lambda p: _run(p, rows, objective, options, start, identity))
+    return replace(chosen, _run=lambda p: _run(p, rows, held, objective, options, start, identity))
+
+
+def _asked(subspace: int | str | None) -> int | None:
+    """Factors in a subspace, a whole number of vectors; 0 for exact half-steps, None for what suits the ratings."""
+    if subspace == "auto":
+        return None
+    if isinstance(subspace, str):
+        raise OptionError(f'subspace={subspace!r} is not a number, None, nor "auto"')
+    return 0 if subspace is None else padded(check.whole("subspace", subspace, 1, MAX_RANK))
 
 
 # ---------------------------------------------------------------- which method
+
+
+def subspace_of(options: Options, shape: tuple[int, int], ratings: float, rank: int) -> int:
+    """Factors at a time for ratings in memory; 0 for exact half-steps."""
+    width = padded(rank + options.biases)
+    if options.nonnegative:
+        return 0
+    if options.subspace is not None:
+        return options.subspace if options.subspace < width else 0
+    # Rows of fewer ratings than factors are solved in the dual, which takes no more arithmetic than subspaces.
+    return SUBSPACE if width >= LEAST_WIDTH and ratings / min(shape) > width / 2 else 0
 
 
 def resident_nbytes(rows: Rows, ratings: float, options: Options, itemsize: int) -> float:
@@ -320,7 +374,7 @@ def resident_nbytes(rows: Rows, ratings: float, options: Options, itemsize: int)
     n, m = rows.shape
     width = padded(max(options.rank, options.most) + options.biases)
     history = 2 * (DEPTH + 2) if options.accelerate else 2
-    return 18 * ratings + 24 * (n + m) + itemsize * width * (n + (1 + history) * m + max(n, m)) + 8 * 3 * m * width
+    return 18 * ratings + 24 * (n + m) + itemsize * width * (n + (1 + history) * m) + 8 * 3 * m * width
 
 
 def streamed_nbytes(rows: Rows, options: Options, itemsize: int, passes: int = 1) -> float:
@@ -362,8 +416,14 @@ def choose(rows: Rows, objective: Objective, options: Options, method: str) -> P
         )
     rates, threads = machine(), options.threads or thread_count()
     width, mean = padded(options.rank), ratings / n
-    user = n * mean * width * min(mean, width)
-    item = ratings * width * (width if chosen == "streamed" else min(ratings / m, width))
+    most = width
+    if chosen == "resident" and (subspace := subspace_of(options, rows.shape, ratings, options.rank)):
+        most = 2 * subspace
+        note = f"; rows of many ratings improved {subspace} factors at a time"
+    else:
+        note = ""
+    user = n * mean * width * min(mean, most)
+    item = ratings * width * (width if chosen == "streamed" else min(ratings / m, most))
     seconds = 1.5 * (user + item) / (rates.gram32 * threads / 3)
     nbytes = 0 if chosen == "resident" else rows.stored_nbytes
     rate = math.inf if rows.in_memory else read_rate(rows, options.memory)
@@ -371,7 +431,7 @@ def choose(rows: Rows, objective: Objective, options: Options, method: str) -> P
     certificate = PassPlan("optimality", rows.stored_nbytes, 4 * user, max(2 * seconds, rows.stored_nbytes / rate))
     kind = "implicit feedback" if objective.implicit else "ratings"
     why = {
-        "resident": "ratings and factors fit the budget" if local else "asked for",
+        "resident": ("ratings and factors fit the budget" if local else "asked for") + note,
         "streamed": "users are found again in every pass, and never stored"
         + (f"; normal equations of the items in {passes} parts, a pass each" if passes > 1 else ""),
     }
@@ -401,6 +461,7 @@ def choose(rows: Rows, objective: Objective, options: Options, method: str) -> P
 def _run(
     chosen: Plan[Any],
     rows: Rows,
+    held: Rows | None,
     objective: Objective,
     options: Options,
     start: str | np.ndarray,
@@ -417,23 +478,17 @@ def _run(
     )
     with engine.running(identity, chosen.to_json()):
         run = _Run(chosen.method, engine, rows, objective, options)
+        run.held_out = None if held is None else HeldOut(rows, held, options.seed, options.threads)
         v, found = run.minimise(start)
         engine.reserved = 0
-        model = Model(
-            run.objective,
-            v,
-            run.survey.item_counts,
-            run.survey.most,
-            rows.shape[0],
-            options.biases,
-            options.nonnegative,
-        )
+        model = run.model(v)
+        foretold = None if run.held_out is None else run.held_out.metrics(model)
         certificate = certified(found, options.tol, options.gap, rows, run.certificate_passes, options.seed)
         if run.grown:
             engine.trace.remarks.append(f"rank {model.rank} was found sufficient" if certificate.holds else run.grown)
     engine.trace.seconds = time.perf_counter() - began + engine.spared
     answer = ALSResult(model=model, tol=options.tol, gap=options.gap, seed=options.seed, history=run.history,
-                       certificate=certificate, trace=engine.trace, plan=chosen)  # fmt: skip
+                       held_out=foretold, certificate=certificate, trace=engine.trace, plan=chosen)  # fmt: skip
     answer.ratings = rows
     return answer
 
@@ -445,6 +500,8 @@ class Step:
     v: np.ndarray
     before: float
     after: float
+    squared_slope: float
+    squared_norm: float
 
 
 class _Run:
@@ -461,6 +518,7 @@ class _Run:
         self.workshop = Workshop(options.threads)
         self.history: list[dict[str, float]] = []
         self.certificate_passes, self.grown = 0, ""
+        self.held_out: HeldOut | None = None
         #: Whether float32 will do until the last digits.
         self.single = True
         self._entries: Entries | None = None
@@ -477,21 +535,27 @@ class _Run:
         threads = self.options.threads or thread_count()
         step = Resident(
             self._entries, self.rows.shape[1], self.objective, rank, dtype, threads, self.options.biases,
-            self.options.nonnegative,
+            self.options.nonnegative, subspace_of(self.options, self.rows.shape, self.survey.ratings, rank),
         )  # fmt: skip
+
+        much = self.survey.ratings * padded(rank) > MUCH_WORK
 
         def epoch(v: np.ndarray) -> Step:
             improved = aligned.copy(v)
-            found = step.epoch(improved)
-            return Step(improved, found.before, found.after)
+            number = len(self.history) + 1
+            found = step.epoch(improved, not much or number % SLOPE_EVERY == 0)
+            return Step(improved, found.before, found.after, found.squared_slope, found.squared_norm)
 
         return epoch
 
-    def sample(self) -> Rows | None:
-        """Part of the users, when there are so many that a part tells as much of the items."""
-        m = self.rows.shape[1]
-        stride = int(self.survey.ratings / (SAMPLED * m))
-        return SampledRows(self.rows, stride) if self.method == "streamed" and stride >= LEAST_STRIDE else None
+    def parts(self) -> list[Rows]:
+        """Parts of the users, each a few times the one before, when they are so many that a part tells of the items."""
+        stride = int(self.survey.ratings / (SAMPLED * self.rows.shape[1]))
+        found: list[Rows] = []
+        while self.method == "streamed" and stride >= (LAST_STRIDE if found else LEAST_STRIDE):
+            found.append(SampledRows(self.rows, stride))
+            stride //= PART_GROWTH
+        return found
 
     def _streamed(self, rank: int, rows: Rows) -> Callable[[np.ndarray], Step]:
         constant, part = self.survey.shift, rows.shape[0] / self.rows.shape[0]
@@ -499,7 +563,7 @@ class _Run:
 
         def epoch(v: np.ndarray) -> Step:
             spans = np.linspace(0, self.rows.shape[1], self._passes(v) + 1).astype(int)
-            improved, decrement, before = np.empty_like(v), 0.0, math.nan
+            improved, decrement, slope, before, norm = np.empty_like(v), 0.0, 0.0, math.nan, math.nan
             for first, last in itertools.pairwise(spans.tolist()):
                 reduction = ItemStep(
                     self.objective, v, self.user_penalties, part * self.item_penalties, self.survey.item_counts, bias,
@@ -509,9 +573,10 @@ class _Run:
                 )  # fmt: skip
                 with single_threaded_blas():
                     (found,) = self.engine.sweep(rows, [reduction], "epoch", keep=len(spans) > 2)
-                improved[first:last], before = found.v, found.before + constant
+                improved[first:last], before, norm = found.v, found.before + constant, found.squared_norm
                 decrement += found.decrement
-            return Step(improved, before, before - decrement)
+                slope += found.squared_slope
+            return Step(improved, before, before - decrement, slope, norm)
 
         return epoch
 
@@ -544,12 +609,11 @@ class _Run:
         fine = options.tol < SINGLE or (options.gap is not None and options.gap < SINGLE)
         goal, single = 0.3 * options.tol, True
         left = options.epochs
-        part = self.sample() if isinstance(start, str) else None
-        if part is not None:
-            # The part determines items to so many digits; the rest of the users is only needed for the others.
-            before = len(self.history)
-            most = max(left, PART_EPOCHS)
-            v, _, _ = self._descend(v, rank, np.float32, max(goal, 3e-3), most, False, part)
+        for part in self.parts() if isinstance(start, str) else []:
+            # A part determines items to so many digits; more users are only needed for the others.
+            before, kept = len(self.history), self.survey.ratings * part.shape[0] / self.rows.shape[0]
+            enough = max(goal, PART_STEP / math.sqrt(kept / len(v)))
+            v, _, _ = self._descend(v, rank, np.float32, enough, PART_EPOCHS, False, part)
             self.engine.trace.remarks.append(
                 f"{len(self.history) - before} epochs on one user in {round(self.rows.shape[0] / part.shape[0])} first"
             )
@@ -618,11 +682,15 @@ class _Run:
                 try:
                     found = epoch(point)
                 except np.linalg.LinAlgError:  # of numbers that are not finite
-                    found = Step(np.full_like(point, np.nan), math.nan, math.nan)
-                return {"v": found.v, "objective": np.array([found.before, found.after])}
+                    found = Step(np.full_like(point, np.nan), *[math.nan] * 4)
+                return {
+                    "v": found.v,
+                    "figures": np.array([found.before, found.after, found.squared_slope, found.squared_norm]),
+                }
 
             kept = self.engine.step(rows, label, compute)
-            improved, (before, after) = kept["v"], kept["objective"].tolist()
+            found = Step(kept["v"], *kept["figures"].tolist())
+            improved, before, after = found.v, found.before, found.after
             used += 1
             finite = math.isfinite(before) and math.isfinite(after) and bool(np.isfinite(improved).all())
             if not finite and dtype == np.float64:
@@ -638,16 +706,14 @@ class _Run:
                 # The extrapolation went too far: back to where the plain step had led.
                 point, plain, reached = plain, None, math.inf
                 acceleration.forget()
-                self.history.append(
-                    {"before": before, "after": after, "step": step, "users": float(rows.shape[0]), "taken_back": 1.0}
-                )
+                self._record(found, step, rows, rank, taken_back=True)
                 continue
             change, size = _norm(improved - point, nu), _norm(improved, nu)
             if size <= VANISHED * first:
                 # The penalty is such that no factors are the best ones; these would go on to shrink for ever.
                 improved, change = np.zeros_like(improved), 0.0
             step = change / size if size > 0 else 0.0
-            self.history.append({"before": before, "after": after, "step": step, "users": float(rows.shape[0])})
+            self._record(replace(found, v=improved), step, rows, rank)
             # A last digit that only wanders says nothing more.
             quiet = quiet + 1 if reached - after <= slack / 10 * abs(after) else 0
             plain, reached = improved, after
@@ -656,6 +722,34 @@ class _Run:
             point = acceleration.next(point, improved, nu)
         final = plain if plain is not None else point
         return final.astype(np.float64), step, used
+
+    def _record(self, found: Step, step: float, rows: Rows, rank: int, *, taken_back: bool = False) -> None:
+        """Add an epoch to the history, and look at what was held out."""
+        number = len(self.history) + 1
+        row = {
+            "epoch": float(number),
+            "users": float(rows.shape[0]),
+            "before": found.before,
+            "after": found.after,
+            "step": step,
+            "newton_decrement": (found.before - found.after) / found.before if found.before > 0 else 0.0,
+        }
+        if math.isfinite(found.squared_slope):
+            row["gradient_norm"], norm = math.sqrt(found.squared_slope), math.sqrt(found.squared_norm)
+            row["stationarity"] = row["gradient_norm"] / norm if norm > 0 else 0.0
+        if taken_back:
+            row["taken_back"] = 1.0
+        elif self.held_out is not None and number % self.options.evaluate_every == 0:
+            row |= figures(self.held_out.metrics(self.model(self._compact(found.v, rank))))
+        self.history.append(row)
+        self.engine.progress.say(epoch_line(row))
+
+    def model(self, v: np.ndarray) -> Model:
+        """What item factors make of ratings."""
+        options, seen = self.options, self.survey
+        return Model(
+            self.objective, v, seen.item_counts, seen.most, self.rows.shape[0], options.biases, options.nonnegative
+        )
 
     def _certify(self, v: np.ndarray, rank: int, step: float) -> Gap:
         options = self.options
@@ -671,6 +765,12 @@ class _Run:
                 indptr=self._pointers(),
             )  # fmt: skip
         self.certificate_passes += found.passes
+        self.history[-1] |= {
+            "certified_objective": found.evaluated.value,
+            "certified_stationarity": found.evaluated.stationarity,
+            "duality_gap": found.value,
+            "confidence": found.confidence,
+        }
         return found
 
     def _pointers(self) -> np.ndarray | None:
@@ -697,6 +797,20 @@ class _Run:
         length = 0.3 * float(np.median(sizes[sizes > 0])) if (sizes > 0).any() else 1.0
         grown[:, rank : rank + more] = directions / np.sqrt(self.item_penalties)[:, None] * max(length, 1e-3)
         return grown
+
+
+def epoch_line(row: dict[str, float]) -> str:
+    """A row of a history as a line for people."""
+    said = [f"epoch {row['epoch']:.0f}", f"objective {row['after']:.6g}"]
+    if "stationarity" in row:
+        said.append(f"stationarity {row['stationarity']:.1e}")
+    said.append("taken back" if "taken_back" in row else f"step {row['step']:.1e}")
+    said += [
+        f"{name} {row[key]:.4f} [{row[f'{key}_low']:.4f}, {row[f'{key}_high']:.4f}]"
+        for key, name in SHOWN.items()
+        if key in row
+    ]
+    return "  ".join(said)
 
 
 def _norm(v: np.ndarray, nu: np.ndarray) -> float:

@@ -19,17 +19,18 @@ from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine
 from leyden.errors import DataError, OptionError
 from leyden.factor.half_step import Entries, HalfStep, padded
+from leyden.factor.held_out import HeldOut, Metrics, disagreements, foretold, held_out_of, ratings_of, restored
 from leyden.factor.left import Write, check_target, writing
-from leyden.factor.metrics import RankingMetrics, SquaredErrors, ranking_metrics, squared_errors
+from leyden.factor.metrics import CUTOFFS
 from leyden.factor.objective import Objective
 from leyden.factor.optimality import Gap, gap, right_singular_vectors
-from leyden.factor.ranking import held_out_ranks, top_k
+from leyden.factor.ranking import top_k
 from leyden.factor.survey import as_ratings, survey
 from leyden.plan import Plan
 from leyden.rows import Rows
 from leyden.rows.base import Block, RowMap
 from leyden.rows.ids import Ids
-from leyden.rows.sparse import csr_block, csr_rows
+from leyden.rows.sparse import csr_block
 from leyden.solution import Solution, Trace
 
 #: Users whose factors are computed at once.
@@ -154,11 +155,37 @@ class ALSResult(Solution):
         Of explicit ratings, with biases or ``centre``; zero without.
     rank : int
     history : list of dict
-        The objective before and after each epoch, and its relative step.
+        What is known of each epoch, a row each, as ``pandas.DataFrame(found.history)`` takes it; see below.
+    held_out : SquaredErrors, RankingMetrics, or None
+        How well these factors foretell what was held out, of the sample of users that epochs are judged by.
     ratings : Rows or None
         What was factored: needed for everything that concerns known users. A result that was loaded opens the store it
         was made from, if that is still there; assign :attr:`ratings` otherwise.
     certificate, trace, plan
+
+    Notes
+    -----
+    Keys of a row of ``history``; certificates and held-out ratings are not looked at after every epoch.
+
+    ``epoch``, ``users``
+        Its number, and the users it was made on.
+    ``before``, ``after``
+        The objective at the item factors the epoch began with, and at those it ended with, users the same: those that
+        are best for the former.
+    ``gradient_norm``, ``stationarity``
+        ``‖E^(−½) ∇φ‖`` at the beginning, and relative to the norm of the factors, as in the certificate.
+        Not of users that were improved in subspaces; of large problems in memory, of every fourth epoch.
+    ``newton_decrement``
+        ``(before − after) / before``: what half a Newton step in the items gained.
+    ``step``
+        How far items moved, relative to their norm.
+    ``taken_back``
+        One where the extrapolation had gone too far.
+    ``rmse``, or ``recall@k``, ``ndcg@k``, ``hr@k``, ``mrr``
+        Of held-out ratings, at the factors the epoch ended with, with ``_low`` and ``_high``, the ends of a 95 %
+        confidence interval.
+    ``certified_objective``, ``certified_stationarity``, ``duality_gap``, ``confidence``
+        What the certificate says of the factors the epoch ended with, in float64.
     """
 
     kind = "als"
@@ -175,7 +202,9 @@ class ALSResult(Solution):
         trace: Trace,
         plan: Plan[Any],
         source: str = "",
+        held_out: Metrics | None = None,
     ):
+        self.held_out = held_out
         self.model, self.tol, self.gap, self.seed, self.history = model, tol, gap, seed, history
         self.certificate, self.trace, self.plan = certificate, trace, plan
         self._ratings: Rows | None = None
@@ -239,17 +268,6 @@ class ALSResult(Solution):
             )
         return numbers
 
-    def _seen(self, users: np.ndarray) -> Any:
-        """The ratings of these users, by number, as a CSR matrix."""
-        rows, m = self.ratings, len(self.model.v)
-        if len(users) and (np.diff(users) == 1).all():
-            return rows.read(int(users[0]), int(users[-1]) + 1, rows.buffer(len(users))).data
-        parts: list[Any] = [rows.read(int(i), int(i) + 1, rows.buffer(1)).data for i in users]
-        indptr = np.concatenate([[0], np.cumsum([part.nnz for part in parts])]).astype(np.int64)
-        indices = np.concatenate([np.array(part.indices) for part in parts]) if parts else np.zeros(0, np.int32)
-        data = np.concatenate([np.array(part.data) for part in parts]) if parts else np.zeros(0, np.float32)
-        return csr_block(data, indices, indptr, (len(users), m))
-
     def _batches(self) -> Iterator[tuple[np.ndarray, Any, np.ndarray]]:
         """All users: their numbers, their ratings, their factors."""
         rows, n = self.ratings, self.model.users
@@ -272,7 +290,7 @@ class ALSResult(Solution):
         if ids is None:
             return np.concatenate([u[:, : self.rank] for _, _, u in self._batches()])
         numbers = self._numbers("users", ids)
-        return self.model.solve(self._seen(numbers))[:, : self.rank]
+        return self.model.solve(ratings_of(self.ratings, numbers))[:, : self.rank]
 
     def users(self, rows: Any = None) -> Rows:
         """The factors of all users (of other ratings of the same items) as rows that are made when they are read."""
@@ -327,7 +345,7 @@ class ALSResult(Solution):
         users, items = np.broadcast_arrays(np.atleast_1d(users), np.atleast_1d(items))
         asked, which = np.unique(self._numbers("users", users), return_inverse=True)
         numbers = self._numbers("items", items)
-        u = self.model.solve(self._seen(asked))
+        u = self.model.solve(ratings_of(self.ratings, asked))
         scores = np.einsum("ij,ij->i", u[which][:, : self.rank], self.item_factors[numbers]) + self.mean
         if self.item_bias is not None:
             scores += u[which, self.rank] + self.item_bias[numbers]
@@ -343,7 +361,7 @@ class ALSResult(Solution):
         scores : ndarray of float64
         """
         single = np.ndim(user) == 0
-        seen = self._seen(self._numbers("users", user))
+        seen = ratings_of(self.ratings, self._numbers("users", user))
         found, scores = self._top(seen, k, exclude_seen)
         return self._named(found[0], scores[0]) if single else (self._take(found), scores)
 
@@ -416,13 +434,14 @@ class ALSResult(Solution):
 
     # ------------------------------------------------------------ evaluation
 
-    def evaluate(self, held_out: Any = None, cutoffs: tuple[int, ...] = (10, 20, 50, 100)) -> Any:
+    def evaluate(self, held_out: Any = None, cutoffs: tuple[int, ...] = CUTOFFS) -> Any:
         """How well held-out ratings are foretold, with confidence intervals.
 
         Parameters
         ----------
-        held_out : Ratings or sparse matrix, shape (users, items), optional
-            Those that were set apart when the ratings were opened.
+        held_out : Ratings or sparse matrix, optional
+            Those that were set apart when the ratings were opened, by default. Ratings are found by the ids of their
+            users and items; a matrix is of shape (users, items).
         cutoffs : tuple of int
             Of ranking metrics.
 
@@ -432,28 +451,15 @@ class ALSResult(Solution):
             Root mean square error of explicit ratings; recall, NDCG, hit rate and MRR, over the full catalogue without
             the items a user has rated, of implicit ones.
         """
-        held = getattr(self.ratings, "held_out", None) if held_out is None else held_out
+        held = held_out_of(self.ratings, held_out)
         if held is None:
             raise OptionError("no ratings were held out", hint="Open them with holdout=, or give held_out=.")
-        held = as_ratings(held)
-        if held.shape != (self.model.users, len(self.model.v)):
-            raise DataError("what is held out is of other users or items", where=held.source)
-        total: SquaredErrors | RankingMetrics | None = None
+        total: Metrics | None = None
         for numbers, seen, u in self._batches():
             there: Any = held.read(int(numbers[0]), int(numbers[-1]) + 1, held.buffer(len(numbers))).data
-            rows = np.flatnonzero(np.diff(there.indptr))
-            if not len(rows):
+            if not there.nnz:
                 continue
-            factors = u[:, : self.rank]
-            found: SquaredErrors | RankingMetrics
-            if self.model.objective.implicit:
-                ranks = held_out_ranks(factors, self.item_factors, csr_rows(there, 0, len(u)), exclude=seen)
-                found = ranking_metrics(ranks, cutoffs)
-            else:
-                offset = (u[:, self.rank] if self.model.biases else np.zeros(len(u))) + self.mean
-                found = squared_errors(
-                    factors, self.item_factors, there, user_offset=offset, item_offset=self.item_bias
-                )
+            found = foretold(self.model, u, seen, there, cutoffs)
             total = found if total is None else total.merge(found)  # type: ignore[arg-type]
         if total is None:
             raise DataError("nothing is held out", where=held.source)
@@ -467,11 +473,16 @@ class ALSResult(Solution):
         b: Any = None,
         *,
         weights: Any = None,
+        held_out: Any = None,
         memory: str | int | None = None,
         executor: Executor | None = None,
         progress: bool | None = False,
     ) -> Certificate:
-        """Measure the certificate again from the ratings and the item factors alone."""
+        """Measure the certificate again from the ratings and the item factors alone.
+
+        What the solution says of held-out ratings is measured again where those are given, or are part of the ratings;
+        False leaves them out.
+        """
         if b is not None or weights is not None:
             raise OptionError("a solution of als has no targets and no weights")
         runs, shown = as_executor(executor), Progress(check.progress(progress))
@@ -489,9 +500,9 @@ class ALSResult(Solution):
         if not np.isfinite(model.v).all():
             return Certificate({}, failures=("the saved factors are not finite",))
         engine = Engine(budget, None, 0, runs, progress=shown)
+        failures = self._denied(rows, held_out)
         with single_threaded_blas():
             seen = survey(engine, rows, model.objective)
-            failures = []
             if not np.array_equal(seen.item_counts, model.item_counts):
                 failures.append("the data has other numbers of ratings than what was solved")
             if model.objective.mean and abs(seen.mean - self.mean) > 1e-9 * (1 + abs(seen.mean)):
@@ -516,6 +527,15 @@ class ALSResult(Solution):
             certificate.bounds, certificate.passes, certificate.nbytes, certificate.seeds, tuple(failures)
         )
 
+    def _denied(self, rows: Rows, held_out: Any) -> list[str]:
+        """What held-out ratings deny of what the solution says of them."""
+        held = held_out_of(rows, held_out)
+        if self.held_out is None and held_out is not None and held is not None:
+            raise OptionError("this solution says nothing of held-out ratings", hint="Leave held_out= out.")
+        if self.held_out is None or held is None:
+            return []
+        return disagreements(self.held_out, HeldOut(rows, held, self.seed).metrics(self.model))
+
     def _problem(self) -> dict[str, Any]:
         return {
             "objective": asdict(self.model.objective),
@@ -527,6 +547,7 @@ class ALSResult(Solution):
             "gap": self.gap,
             "seed": self.seed,
             "history": self.history,
+            "held_out": None if self.held_out is None else self.held_out.to_json(),
             "source": self._place(),
         }
 
@@ -569,6 +590,7 @@ class ALSResult(Solution):
             trace=trace,
             plan=plan,
             source=problem["source"],
+            held_out=restored(problem.get("held_out")),
         )
 
     def __repr__(self) -> str:

@@ -17,8 +17,9 @@ kernels: Any = _als_kernels
 #: Factors are padded with zeros to a multiple of this: a whole number of vectors of either precision.
 PADDING = 16
 
-#: Parts that the work of a half-step is cut into: enough for threads to end together.
-PARTS = 64
+#: Parts that the work of a half-step is cut into: enough for threads to end together, none of less work than to call
+#: a kernel is worth.
+PARTS, LEAST_WORK = 64, 1e6
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,26 @@ class HalfStep:
     threads : int
     nonnegative : int
         Columns of factors that are to be zero or more; 0 when they may be anything.
+    subspace : int
+        Factors at a time that rows of many entries are improved in, a multiple of :data:`PADDING`; 0 when all rows
+        are to be at their best.
+    active : int, optional
+        Columns of the factors that are not zero.
     """
 
-    def __init__(self, width: int, dtype: np.dtype, threads: int, nonnegative: int = 0):
+    def __init__(
+        self,
+        width: int,
+        dtype: np.dtype,
+        threads: int,
+        nonnegative: int = 0,
+        subspace: int = 0,
+        active: int | None = None,
+    ):
         self.width, self.dtype, self.threads, self.nonnegative = width, np.dtype(dtype), threads, nonnegative
+        self.subspace = subspace
+        self.active = width if active is None else active + -active % kernels.TILE
+        self._left = [aligned.zeros((2, 0), self.dtype) for _ in range(threads)]
         self._work = [_memory(width, self.dtype) for _ in range(threads)]
 
     @property
@@ -102,6 +119,7 @@ class HalfStep:
         penalties: np.ndarray,
         out: np.ndarray,
         shift: np.ndarray | None = None,
+        exact: bool = False,
     ) -> float:
         """Solve every row of ``entries`` into ``out``; gives the sum of the least values.
 
@@ -116,20 +134,26 @@ class HalfStep:
         penalties : shape (most entries + 1,)
             λ by the number of entries.
         out : shape (rows, width)
-            With nonnegative factors, those to begin with come in here.
+            With nonnegative factors or subspaces, those to begin with come in here.
         shift : shape (columns,), optional
             What is taken off the targets.
+        exact : bool
+            Whether all rows are to be at their best this time, subspaces or not.
         """
         theta, penalties = theta.astype(self.dtype), penalties.astype(self.dtype)
         shift = np.empty(0, self.dtype) if shift is None else shift.astype(self.dtype)
-        cuts = parts(entries, self.width)
+        subspace = 0 if exact else self.subspace
+        cuts = parts(entries, self.width, subspace)
         values = np.zeros((len(cuts) - 1, 1))
         left: queue.SimpleQueue[int] = queue.SimpleQueue()
         # The largest rows are the last: begin with them, so that the short ones fill what is left at the end.
         for k in reversed(range(len(cuts) - 1)):
             left.put(k)
 
-        def work(memory: tuple[np.ndarray, ...]) -> None:
+        most = len(penalties) - 1 if subspace else 0
+        self._left = [held if held.shape[1] >= most else aligned.zeros((2, most), self.dtype) for held in self._left]
+
+        def work(memory: tuple[np.ndarray, ...], held: np.ndarray) -> None:
             while True:
                 try:
                     k = left.get_nowait()
@@ -143,24 +167,25 @@ class HalfStep:
                 if self.nonnegative:
                     kernels.half_step_nonnegative(*problem, *memory[:3], self.nonnegative, lanes)
                 else:
-                    kernels.half_step(*problem, *memory, lanes)
+                    kernels.half_step(*problem, *memory, subspace, held, self.active, lanes)
 
         if self.threads == 1:
-            work(self._work[0])
+            work(self._work[0], self._left[0])
         else:
             with ThreadPoolExecutor(self.threads, "leyden") as pool:
-                list(pool.map(work, self._work))
+                list(pool.map(work, self._work, self._left))
         return float(values.sum())
 
 
-def parts(entries: Entries, width: int) -> np.ndarray:
-    """Where to cut the order into parts of about the same work."""
+def parts(entries: Entries, width: int, subspace: int = 0) -> np.ndarray:
+    """Where to cut the order into parts of about the same work, in cycles of a processor."""
     counts = entries.counts[entries.order].astype(np.float64)
-    least = np.minimum(counts, width)
+    least = np.minimum(counts, min(width, kernels.subspace_entries(subspace, width)) if subspace else width)
     work = np.cumsum(200.0 + counts * (least * width / 2 + 20 * width) / 16 + least**3 / 48)
     if not len(work):
         return np.zeros(1, np.int64)
-    cuts = np.searchsorted(work, np.linspace(0, work[-1], PARTS + 1)[1:-1], side="left")
+    count = min(PARTS, max(1, int(work[-1] / LEAST_WORK)))
+    cuts = np.searchsorted(work, np.linspace(0, work[-1], count + 1)[1:-1], side="left")
     return np.unique(np.concatenate([[0], cuts, [len(counts)]])).astype(np.int64)
 
 
@@ -174,7 +199,7 @@ def _memory(width: int, dtype: np.dtype) -> tuple[np.ndarray, ...]:
     return (
         aligned.zeros((rows, width), dtype),
         aligned.zeros((width + lanes, width + lanes), dtype),
-        aligned.zeros((4, max(width + lanes, kernels.GATHERED)), dtype),
+        aligned.zeros((6, max(width + lanes, kernels.GATHERED)), dtype),
         aligned.zeros((16 * triangle, lanes), dtype),
         aligned.zeros((8 * tiles, lanes), dtype),
         aligned.zeros((lanes * triangle, 16), dtype),

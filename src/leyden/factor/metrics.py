@@ -63,6 +63,9 @@ from leyden.factor.ranking import (
 #: Probability with which an interval holds the mean over all users there might be, in the limit of many users.
 CONFIDENCE = 0.95
 
+#: Lengths of lists that rankings are judged by.
+CUTOFFS = (10, 20, 50, 100)
+
 #: Users whose metrics are in memory at once, or whose errors one thread adds up.
 TILE_USERS = 1024
 
@@ -212,7 +215,7 @@ def _merged(ours: Mapping[int, UserMean], theirs: Mapping[int, UserMean]) -> dic
     return {k: mean.merge(theirs[k]) for k, mean in ours.items()}
 
 
-def ranking_metrics(ranks: HeldOutRanks, cutoffs: Sequence[int] = (10, 20, 50, 100)) -> RankingMetrics:
+def ranking_metrics(ranks: HeldOutRanks, cutoffs: Sequence[int] = CUTOFFS) -> RankingMetrics:
     """What the ranks of held-out items come to.
 
     Parameters

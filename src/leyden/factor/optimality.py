@@ -392,6 +392,8 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
             span = slice(int(indptr[first]), int(indptr[last]))
             entries = Entries.of(indptr[first : last + 1] - indptr[first], data.indices[span], data.data[span])
             kept = self._kept.part(block.start + first, len(entries.indices))
+            if not self._kept.any:
+                kept = self._scratch.array("kept", (-(-len(entries.indices) // ROOM) * ROOM,))
             self._kept.users(block.start + first, self._evaluate(state, entries, kept))
         state.depth += block.rows
         state.ratings += len(data.indices)
@@ -403,7 +405,8 @@ class Evaluation(Reduction[EvaluationState, Evaluated]):
         solve = scratch.__dict__.get("solve")
         if solve is None:
             active = self.rank if self.nonnegative else 0
-            solve = scratch.__dict__["solve"] = HalfStep(width, self.dtype, 1, active)
+            columns = self.rank + 2 * (self.bias >= 0)
+            solve = scratch.__dict__["solve"] = HalfStep(width, self.dtype, 1, active, active=columns)
         room = -(-count // ROOM) * ROOM, width
         found = scratch.array("found", room, self.dtype)[:count]
         if self.nonnegative:
@@ -634,7 +637,7 @@ def gap(
     # Nobody can have chosen factors that suit it: the start is a function of them that is as good as random.
     start = gaussian(items, width, seed_of(v, seed))
 
-    kept = Kept(indptr, padded(rank) if objective.unobserved else 0)
+    kept = Kept(indptr if passes > 1 else None, padded(rank) if objective.unobserved else 0)
 
     def evaluate(x: np.ndarray | None, number: int) -> Evaluated:
         reduction = Evaluation(objective, v, user_penalties, item_penalties, x, biases, nonnegative, kept, dtype)
@@ -655,9 +658,10 @@ def gap(
         # Users are lost in rounding: nothing is known.
         return Gap(first, math.inf, math.inf, (0.0, math.inf), np.zeros((items, 0)), math.inf, 0.0, 1.0, 1)
     known = nothing(items)
-    if not nonnegative:
+    if not nonnegative and (passes or items <= rank):
         # With factors that are bounded below users are no stationary point of F, and M is not known on any span. The
-        # bound is that of factors of either sign, which reach no less.
+        # bound is that of factors of either sign, which reach no less. And what is known of a part of the items
+        # cannot make the bound on sums of absolute values smaller.
         known = deflation(
             root * first.v[:, :rank], first.gradient[:, :rank] / root, first.weighted, first.rounding.missing,
             first.rounding.gradient, first.rounding.gram,

@@ -47,21 +47,40 @@ class ItemState:
         ``UᵀU``.
     least : float
         ``Σ_i min F_i``.
+    length : float
+        ``Σ_i λ_i ‖u_i‖²``.
     """
 
     h: np.ndarray
     gradient: np.ndarray
     gram: np.ndarray
     least: float = 0.0
+    length: float = 0.0
 
 
 @dataclass(frozen=True)
 class Improved:
-    """Better factors of a span of items, the objective with the best users for the old ones, and what they gained."""
+    """What a pass makes of a span of items.
+
+    Attributes
+    ----------
+    v : ndarray
+        Better factors.
+    before : float
+        The objective with the best users for the old ones.
+    decrement : float
+        What it is lowered by.
+    squared_slope : float
+        ``Σ_j ‖∇_j‖² / ν_j`` of the span, at the old factors.
+    squared_norm : float
+        ``Σ λ_i ‖u_i‖² + Σ ν_j ‖v_j‖²`` of the users and all old items.
+    """
 
     v: np.ndarray
     before: float
     decrement: float
+    squared_slope: float
+    squared_norm: float
 
 
 class ItemStep(Reduction[ItemState, Improved]):
@@ -173,8 +192,8 @@ class ItemStep(Reduction[ItemState, Improved]):
         u = shop.array("u", (block.rows, self.width), self.dtype)
         starts = indptr[cuts[:-1]]
 
-        def users(k: int) -> float:
-            """Users of a part solved, and their ratings grouped by item."""
+        def users(k: int) -> tuple[float, float]:
+            """Users of a part solved, and their ratings grouped by item: their least values, and their lengths."""
             first, last = spans[k]
             span = slice(indptr[first], indptr[last])
             entries = Entries.of(indptr[first : last + 1] - indptr[first], data.indices[span], data.data[span])
@@ -190,9 +209,12 @@ class ItemStep(Reduction[ItemState, Improved]):
                 entries.indptr, entries.indices, entries.values, columns[k], rows[span], values[span], first,
                 spare[:, span],
             )  # fmt: skip
-            return least
+            lengths = np.einsum("ij,ij->i", u[first:last], u[first:last])
+            return least, float(self.user_penalties[entries.counts] @ lengths)
 
-        state.least += sum(shop.map(users, len(spans)))
+        for least, length in shop.map(users, len(spans)):
+            state.least += least
+            state.length += length
         if self.objective.unobserved:
             for first, last in spans:
                 state.gram += u[first:last].T @ u[first:last]
@@ -225,6 +247,7 @@ class ItemStep(Reduction[ItemState, Improved]):
         a.gradient += b.gradient
         a.gram += b.gram
         a.least += b.least
+        a.length += b.length
         return a
 
     def finish(self, state: ItemState) -> Improved:
@@ -257,12 +280,16 @@ class ItemStep(Reduction[ItemState, Improved]):
 
         self._workshop.map(descend if self.nonnegative else solve, ITEM_PARTS)
         all_nu, all_v = self.item_penalties, self.v
-        before = state.least + 0.5 * float(all_nu @ np.einsum("ij,ij->i", all_v, all_v, dtype=np.float64))
+        length = float(all_nu @ np.einsum("ij,ij->i", all_v, all_v, dtype=np.float64))
+        before = state.least + 0.5 * length
+        if self.nonnegative:
+            gradient = np.where(v > 0, gradient, np.minimum(gradient, 0.0))
+        slope = float((np.einsum("ij,ij->i", gradient, gradient) / nu).sum())
         if not self.nonnegative:
             improved = v - step
         if alpha and not self.nonnegative:
             improved = improved @ self.q.T.astype(self.dtype)
-        return Improved(improved, before, float(decrements.sum()))
+        return Improved(improved, before, float(decrements.sum()), slope, state.length + length)
 
 
 def _shares(counts: np.ndarray) -> np.ndarray:

@@ -14,6 +14,56 @@ import numpy as np
 from leyden.engine.reduction import Scratch
 
 
+class Tile(ABC):
+    """Features of some points, sparse: what passes need of them.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Points, and features.
+    """
+
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @abstractmethod
+    def times(self, w: np.ndarray) -> np.ndarray:
+        """``Z w`` (m, k), of the type of w (D, k)."""
+
+    @abstractmethod
+    def add_transposed(self, q: np.ndarray, total: np.ndarray) -> None:
+        """Add ``Zᵀ q`` to ``total`` (D, k)."""
+
+    @abstractmethod
+    def add_squares(self, total: np.ndarray, weight: np.ndarray | None = None) -> None:
+        """Add the diagonal of ``ZᵀZ``, of points with weights (m,), to ``total`` (D,)."""
+
+    @property
+    @abstractmethod
+    def squares(self) -> np.ndarray:
+        """``‖z‖²`` of each point (m,)."""
+
+
+def times(z: np.ndarray | Tile, w: np.ndarray) -> np.ndarray:
+    """``Z w``."""
+    return z.times(w) if isinstance(z, Tile) else z @ w
+
+
+def add_transposed(z: np.ndarray | Tile, q: np.ndarray, total: np.ndarray) -> None:
+    """Add ``Zᵀ q`` to ``total``."""
+    if isinstance(z, Tile):
+        z.add_transposed(q, total)
+    else:
+        total += z.T @ q.astype(z.dtype, copy=False)
+
+
+def squares(z: np.ndarray | Tile) -> np.ndarray:
+    """``‖z‖²`` of each point."""
+    return z.squares if isinstance(z, Tile) else np.einsum("ij,ij->i", z, z)
+
+
 class FeatureMap(ABC):
     """A map of points to features.
 
@@ -27,7 +77,7 @@ class FeatureMap(ABC):
     bound : float
         What ``‖z(x)‖`` stays below for every x; infinity if nothing does.
     sparse : bool
-        Whether few features of a point are other than zero: then :meth:`places` says which, all of the same value.
+        Whether few features of a point are other than zero, ``nonzeros`` of them: a tile is then no array.
     """
 
     name: str
@@ -35,6 +85,7 @@ class FeatureMap(ABC):
     size: int
     bound: float = np.inf
     sparse: bool = False
+    nonzeros: int
 
     @abstractmethod
     def fill(self, x: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
@@ -42,6 +93,10 @@ class FeatureMap(ABC):
 
         ``scratch`` belongs to the thread that calls.
         """
+
+    def tile(self, x: np.ndarray, scratch: Scratch) -> Tile:
+        """The features of the rows of ``x`` (m, d), of a sparse map."""
+        raise NotImplementedError
 
     @property
     @abstractmethod

@@ -11,7 +11,9 @@ What is done, pass by pass:
    ======  ==============================================================  ============================================
    cg      conjugate gradients, a pass each, divided by the Hessian of a   any number of features
            sample (:mod:`leyden.kernel.newton`)
-   gram    the Gram matrix of the features in one pass; then every         squared loss; D² numbers fit, and passes
+   exact   with features="exact": the kernel itself, by conjugate gradients  rows that fit in memory, and time n²
+          (:mod:`leyden.kernel.exact`)
+  gram    the Gram matrix of the features in one pass; then every         squared loss; D² numbers fit, and passes
            penalty costs a Cholesky factorization and no pass              would cost more, or the penalties are many
    ======  ==============================================================  ============================================
 
@@ -37,21 +39,27 @@ from leyden.engine.checkpoint import Checkpoint, as_checkpoint
 from leyden.engine.executor import Executor, as_executor
 from leyden.engine.fingerprint import fingerprint
 from leyden.engine.progress import Progress
-from leyden.engine.reduction import Scratch
 from leyden.engine.sweep import Engine, read_rate
 from leyden.errors import DataError, OptionError
+from leyden.kernel import exact, pac_bayes
+from leyden.kernel.binning import BITS
 from leyden.kernel.features import FeatureMap
-from leyden.kernel.generalisation import labels
+from leyden.kernel.generalisation import DELTA, labels
 from leyden.kernel.inputs import Standard, median_width
 from leyden.kernel.kernels import NAMES, Kernel
 from leyden.kernel.losses import LOSSES
 from leyden.kernel.maps import make
 from leyden.kernel.newton import Point, Problem, minimise
-from leyden.kernel.preconditioner import MOST_DENSE, Factored, Preconditioner, Shifted, Woodbury
+from leyden.kernel.points import Points
+from leyden.kernel.preconditioner import MOST_DENSE, Diagonal, Factored, Preconditioner, Shifted, Woodbury
+from leyden.kernel.products import Diagonal as DiagonalOf
 from leyden.kernel.products import Features, Gram, HeldOut, Moments, Scores, Targets
+from leyden.kernel.resampling import Sample, feature_error, rows_needed
 from leyden.kernel.result import KernelMachine
 from leyden.kernel.split import Split
 from leyden.kernel.survey import Survey, SurveyRows
+from leyden.kernel.variance import Posterior
+from leyden.kernel.variance import posterior as posterior_of
 from leyden.kernel.widths import learn
 from leyden.plan import PassPlan, Plan, machine, verb
 from leyden.rows import Rows
@@ -62,6 +70,9 @@ METHODS = ("cg", "gram")
 
 MAX_FEATURES = 10**7
 
+#: Features when nothing is said, and grids of random bins.
+FEATURES, GRIDS = 2000, 50
+
 #: Rows that are looked at at once for what is not finite.
 BLOCK_ROWS = 4096
 #: Rows that widths are learned from, or a median taken of.
@@ -70,6 +81,8 @@ LEARNING, LOOKING = 40_000, 5_000
 SAMPLED, MOST_SAMPLED = 8, 10_000
 #: Passes that conjugate gradients take, about.
 EXPECTED = 16
+#: Rows up to which the kernel itself is solved with.
+MOST_EXACT = 50_000
 #: Ratio of the deviations of columns from which they are said to be on different scales.
 UNSCALED = 100.0
 
@@ -83,11 +96,13 @@ class Options:
     features: int
     kernel: str
     width: Any
+    scales: np.ndarray
     map: str
     penalties: np.ndarray
     standardize: bool
     held_out: float
     folds: int
+    variance: bool
     tol: float
     seed: int
     memory: int
@@ -104,14 +119,16 @@ def kernel_machine(
     *,
     classify: bool = False,
     loss: str = "squared",
-    features: int = 2000,
+    features: int | str | None = None,
     kernel: str = "gaussian",
     width: Any = "median",
+    scale: float | Sequence[float] = 1.0,
     map: str = "auto",
     regularization: float | Sequence[float] = 1e-6,
     standardize: bool = True,
     held_out: float = 0.05,
     folds: int = 0,
+    variance: bool = False,
     weights: Any = None,
     tol: float = 1e-2,
     method: str = "auto",
@@ -132,18 +149,22 @@ def kernel_machine(
     rows : Rows, array, sparse matrix, or path
         Points (n, d): anything :func:`leyden.open` takes.
     target : array, shape (n,) or (n, k), or column name, optional
-        Numbers, or with ``classify`` labels that are numbers.
+        Numbers, or with ``classify`` labels: numbers, or in tables and frames text as well.
     classify : bool, default False
         Whether targets are labels: one machine a class, against the rest.
     loss : {"squared", "logistic", "squared_hinge"}
         The latter two with ``classify``.
-    features : int, default 2000
-        D.
+    features : int or "exact", optional
+        D, 2000 by default; of random bins (``map="binning"``) the number of grids, by default 50; or the kernel itself,
+        of rows that are no more than :data:`MOST_EXACT` (:mod:`leyden.kernel.exact`).
     kernel : {"gaussian", "laplacian", "matern12", "matern32", "matern52", "cauchy"}
         See :mod:`leyden.kernel.kernels`.
     width : "median", "learned", float, or array of shape (d,)
         How far apart points are alike, in units of the standardised columns: the median distance of pairs, or one
         for each column as held-out rows are predicted best (:mod:`leyden.kernel.widths`).
+    scale : float or sequence of float, default 1
+        What the width is multiplied with. Of several the one with the least error is taken, as with ``regularization``:
+        each is a fit of its own, widths are set or learned once.
     map : str, default "auto"
         How features are drawn: see :mod:`leyden.kernel.maps`.
     regularization : float or sequence of float, default 1e-6
@@ -155,6 +176,10 @@ def kernel_machine(
     folds : int, default 0
         Of several penalties choose the one with the least cross-validated squared error, exactly, in so many folds of
         the rows: the Gram matrices of all of them come from one pass. By default, that on the rows held out.
+    variance : bool, default False
+        Keep the Cholesky factor of the Gram matrix, D² numbers, for standard deviations of predictions
+        (:mod:`leyden.kernel.variance`): of regressions, with :data:`leyden.kernel.preconditioner.MOST_DENSE` features
+        at most.
     weights : array, shape (n,), optional
         Zero or more.
     tol : float, default 1e-2
@@ -194,6 +219,9 @@ def kernel_machine(
     penalties = np.unique([check.positive("regularization", value) for value in np.ravel(regularization).tolist()])
     if not len(penalties):
         raise OptionError("regularization holds no value")
+    scales = np.array([check.positive("scale", value) for value in np.ravel(scale).tolist()])
+    if not len(scales):
+        raise OptionError("scale holds no value")
     held = check.zero_or_more("held_out", held_out)
     if held >= 1:
         raise OptionError(f"held_out={held_out} leaves no row to fit", hint="Give a share below one, such as 0.05.")
@@ -202,25 +230,51 @@ def kernel_machine(
         raise OptionError(
             "cross-validation is of the squared loss, and needs two folds or more", hint="Leave folds out."
         )
-    if folds:
+    if features is None:
+        features = GRIDS if map == "binning" else FEATURES
+    exact = isinstance(features, str)
+    if exact:
+        check.one_of("features", features, ("exact",))
+        if loss != "squared" or folds or variance or len(penalties) * len(scales) > 1 or method != "auto":
+            raise OptionError(
+                "an exact machine is of the squared loss, one penalty and one scale, without folds, variance or method",
+                hint="Leave them out, or give a number of features.",
+            )
+        method = "exact"
+    variance = check.flag("variance", variance)
+    if variance and classify:
+        raise OptionError("the variance is that of a regression", hint="Classes have predict_proba.")
+    if variance and int(features) > MOST_DENSE:
+        raise OptionError(
+            f"the variance rests on a factored matrix of {int(features):,} × {int(features):,} numbers",
+            hint=f"Ask for {MOST_DENSE:,} features at most.",
+        )
+    if folds or variance:
         method = "gram"
-    if len(penalties) > 1 and held == 0 and not folds:
-        raise OptionError("one of several penalties is chosen by rows held out, and none are", hint="Give held_out.")
-    if method != "auto":
+    if len(penalties) * len(scales) > 1 and held == 0 and not folds:
+        what = "penalties" if len(penalties) > 1 else "scales"
+        raise OptionError(f"one of several {what} is chosen by rows held out, and none are", hint="Give held_out.")
+    if method not in ("auto", "exact"):
         check.one_of("method", method, METHODS)
+    if method == "gram" and map == "binning":
+        raise OptionError(
+            "the bins of random grids are too many for a Gram matrix", hint="Leave method, folds and variance out."
+        )
     if method == "gram" and loss != "squared":
         raise OptionError("the Gram matrix of the features solves the squared loss alone", hint='Take method="cg".')
     options = Options(
         classify=classify,
         loss=loss,
-        features=check.whole("features", features, 1, MAX_FEATURES),
+        features=MAX_FEATURES if exact else check.whole("features", features, 1, MAX_FEATURES),
         kernel=check.one_of("kernel", kernel, NAMES),
         width=_width(width),
+        scales=scales,
         map=map,
         penalties=penalties[::-1],
         standardize=check.flag("standardize", standardize),
         held_out=held,
         folds=folds,
+        variance=variance,
         tol=check.fraction("tol", tol),
         seed=check.seed(seed),
         memory=as_executor(executor).memory() if memory is None else check.memory(memory),
@@ -229,9 +283,13 @@ def kernel_machine(
         checkpoint=as_checkpoint(checkpoint),
         executor=executor,
     )
-    opened = open_rows(rows, target=target, weight=weights)
+    opened = open_rows(rows, target=target, weight=weights, labels=classify)
     if not opened.targets:
         raise OptionError("there is no target", where=opened.source, hint="Give target, or open the rows with target=.")
+    if exact:
+        options = replace(options, features=_exact_rows(opened))
+    if opened.labels is not None and not classify:
+        raise OptionError("the target is text: labels, and no numbers", where=opened.source, hint="Give classify=True.")
     if classify and len(opened.targets) > 1:
         raise OptionError("labels are one column, and there are several targets", where=opened.source)
     identity = {
@@ -254,6 +312,20 @@ def kernel_machine(
     return replace(planned, _run=lambda plan: _run(plan, opened, options, identity))
 
 
+def _exact_rows(rows: Rows) -> int:
+    """How many there are, if an exact machine can be made of them."""
+    n = rows.shape[0]
+    if n > MOST_EXACT:
+        raise OptionError(
+            f"an exact machine is of {MOST_EXACT:,} rows at most, and there are {n:,}",
+            where=rows.source,
+            hint="Give a number of features, such as features=5000.",
+        )
+    if rows.has_weight:
+        raise OptionError("an exact machine knows no weights", where=rows.source, hint="Give a number of features.")
+    return n
+
+
 def _width(width: Any) -> Any:
     if isinstance(width, str):
         return check.one_of("width", width, ("median", "learned"))
@@ -270,6 +342,10 @@ def _width(width: Any) -> Any:
 
 def choose(rows: Rows, options: Options, method: str) -> Plan[Any]:
     """The method that is predicted to take the least time among those that fit the budget."""
+    if method == "exact":
+        return exact_plan(rows, options)
+    if options.map == "binning":
+        return sparse_plan(rows, options)
     n, d = rows.shape
     size, rates = options.features, machine()
     threads, outputs = options.threads, 1 if options.classify else len(rows.targets)
@@ -328,6 +404,55 @@ def choose(rows: Rows, options: Options, method: str) -> Plan[Any]:
     return replace(best, alternatives=others)
 
 
+def exact_plan(rows: Rows, options: Options) -> Plan[Any]:
+    """What an exact machine costs."""
+    n, d = rows.shape
+    rank = exact.rank_of(n)
+    flops = n * (float(rank) ** 2 * 2 + EXPECTED * n * (2.0 * d + 30))
+    kept = exact_nbytes(rows, options)
+    if kept > options.memory:
+        raise too_small(options.memory, 0.0, kept, method="exact", hint=" Random features take less.")
+    return Plan[Any](
+        "kernel_machine", repr(rows), "exact",
+        (f"conjugate gradients on the kernel of {n:,} rows, divided by a factorization of rank {rank:,}",),
+        (), (PassPlan("survey", rows.stored_nbytes, 10.0 * n * d, 10.0 * n * d / machine().gram32),), options.memory,
+        kept, PassPlan("dense algebra", 0, flops, flops / (machine().gram32 * options.threads)),
+    )  # fmt: skip
+
+
+def exact_nbytes(rows: Rows, options: Options) -> int:
+    """Memory of an exact machine, without tiles of the kernel matrix that are kept."""
+    n, d = rows.shape
+    return int(n * (3 * 8.0 * exact.rank_of(n) + options.threads * 24.0 * exact.TILE + 64.0 * d + 400))
+
+
+def sparse_plan(rows: Rows, options: Options) -> Plan[Any]:
+    """Conjugate gradients on features of which a point has few."""
+    n, d = rows.shape
+    columns = (1 if options.classify else len(rows.targets)) * len(options.penalties)
+    size, rates = options.features << BITS, machine()
+    read = 0.0 if rows.in_memory else rows.stored_nbytes / read_rate(rows, options.memory)
+
+    def one(label: str, share: float = 1.0) -> PassPlan:
+        places = share * n * options.features
+        flops, moved = places * (6.0 * d + 4.0 * columns), places * 16.0 * columns + 64.0 * size * columns
+        seconds = flops / (rates.gram32 * options.threads) * 8 + moved / (rates.copy * options.threads)
+        return PassPlan(label, rows.stored_nbytes, flops, max(seconds, read))
+
+    peak = peak_nbytes("cg", rows, replace(options, features=1)) + int(
+        8.0 * size * columns * (10 + 4 * options.threads)
+    )
+    plan = Plan[Any](
+        "kernel_machine", repr(rows), "cg",
+        (f"conjugate gradients on the bins of {options.features:,} grids, divided by the diagonal of their Hessian",),
+        (), (one("survey"), one("diagonal"), *[one("conjugate step")] * 2 * EXPECTED, one("gradient, certificate"),
+             one("rows held out", options.held_out)), options.memory, peak,
+    )  # fmt: skip
+    if peak > options.memory:
+        raise too_small(options.memory, 0.0, peak, method="cg", hint=" Fewer grids take less as well.")
+    return plan
+
+
 def sampled(n: int, size: int) -> int:
     """Rows of the sample that the preconditioner is made of."""
     return int(min(n, SAMPLED * size if size <= MOST_DENSE else MOST_SAMPLED))
@@ -338,7 +463,9 @@ def peak_nbytes(method: str, rows: Rows, options: Options) -> int:
     n, d = rows.shape
     size, threads = options.features, options.threads
     outputs = (1 if options.classify else len(rows.targets)) * len(options.penalties)
-    sample = max(sampled(n, size), min(n, LEARNING if isinstance(options.width, str) else 0))
+    sample = max(
+        sampled(n, size), rows_needed(n, size), min(n, LEARNING if isinstance(options.width, str) else LOOKING)
+    )  # fmt: skip
     points = 8.0 * sample * (d + 4) * 3 + 4.0 * d * size
     tile = threads * (4 * 2**20 + 3 * 2**20 + 40.0 * size * 24) + 8.0 * size * outputs * (6 + 3 * threads)
     if method == "gram":
@@ -359,11 +486,31 @@ def _run(plan: Plan[Any], rows: Rows, options: Options, identity: dict[str, Any]
         progress=Progress(options.progress),
     )  # fmt: skip
     with engine.running(identity, plan.to_json()):
-        fit = Fit(engine, rows, options)
-        found = fit.solve(plan.method)
-        scores = fit.held_out(found.w)
+        fit: Fit = (ExactFit if plan.method == "exact" else Fit)(engine, rows, options)
+        best, path = None, []
+        for scale in options.scales.tolist():
+            fit.draw(scale)
+            found = fit.solve(plan.method)
+            attempt = Attempt(scale, found, fit.held_out(found.w), fit.cross_validated, fit.gram)
+            errors = fit.errors(attempt)
+            path += [(penalty, error, scale) for penalty, error in zip(options.penalties, errors, strict=True)]
+            if best is None or errors.min() < fit.errors(best).min():
+                best = attempt
+        assert best is not None
+        fit.draw(best.scale)
     engine.trace.seconds = time.perf_counter() - began + engine.spared
-    return fit.result(plan, found, scores)
+    return fit.result(plan, best, np.array(path))
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The machines of all penalties on features of one scale of the widths."""
+
+    scale: float
+    found: Any
+    scores: Scores | None
+    cross_validated: np.ndarray | None
+    gram: Shifted | None
 
 
 class Fit:
@@ -379,11 +526,11 @@ class Fit:
     def __init__(self, engine: Engine, rows: Rows, options: Options):
         self.engine, self.rows, self.options = engine, rows, options
         self.cross_validated: np.ndarray | None = None
+        self.gram: Shifted | None = None
         n, d = rows.shape
         self.split = Split(options.held_out, options.seed)
-        wanted = max(sampled(n, options.features), LEARNING if isinstance(options.width, str) else LOOKING)
         reduction = SurveyRows(
-            d, len(rows.targets), n, wanted, options.seed, classes=options.classify, share=options.held_out,
+            d, len(rows.targets), n, self._wanted(), options.seed, classes=options.classify, share=options.held_out,
             source=rows.source,
         )  # fmt: skip
         self.survey: Survey
@@ -395,12 +542,26 @@ class Fit:
             self.survey.standard(d, centre=not rows.is_sparse) if options.standardize else Standard.none(d)
         )  # fmt: skip
         self.points = self.standard(self.survey.points)
-        self.kernel = Kernel(options.kernel, self._widths())
-        self.map: FeatureMap = make(
-            options.map, self.kernel, d, options.features, options.seed, sample=self.points
-        )  # fmt: skip
-        self.features = Features(self.standard, self.map, self.split)
+        self.widths = self._widths()
         self.penalties = options.penalties * self.survey.weight
+
+    def draw(self, scale: float) -> None:
+        """Draw features of widths that many times as long."""
+        self.kernel = Kernel(self.options.kernel, self.widths * scale)
+        self.map = self._map()
+        self.features = Features(self.standard, self.map, self.split)
+
+    def _wanted(self) -> int:
+        """Rows to sample."""
+        n, size = self.rows.shape[0], self.options.features
+        looked = LEARNING if isinstance(self.options.width, str) or self.options.map == "binning" else LOOKING
+        return max(sampled(n, size), rows_needed(n, size), looked)
+
+    def _map(self) -> FeatureMap:
+        options = self.options
+        return make(
+            options.map, self.kernel, self.rows.shape[1], options.features, options.seed, sample=self.points
+        )  # fmt: skip
 
     def _check(self) -> None:
         found, rows, d = self.survey, self.rows, self.rows.shape[1]
@@ -416,12 +577,13 @@ class Fit:
             )
         if self.options.classify and len(found.labels) < 2:
             raise DataError(
-                f"the target has one value only, {found.labels[0]:g}: there is nothing to tell apart", where=rows.source
+                f"the target has one value only, {self._label(found.labels[0])}: there is nothing to tell apart",
+                where=rows.source,
             )
         rare = found.labels[found.counts < 2] if self.options.classify else np.zeros(0)
         if len(rare):
             self.engine.trace.remarks.append(
-                f"class {rare[0]:g} has one member only: it may be among the rows held out"
+                f"class {self._label(rare[0])} has one member only: it may be among the rows held out"
             )
         deviation = found.deviation[:d]
         varying = deviation[deviation > 0]
@@ -436,6 +598,10 @@ class Fit:
                 "former: standardize=True brings them to one scale"
             )
 
+    def _label(self, number: float) -> str:
+        """A label as it was given."""
+        return f"{number:g}" if self.rows.labels is None else self.rows.labels[int(number)]
+
     def _targets(self) -> Targets:
         found, options = self.survey, self.options
         if not options.classify:
@@ -447,23 +613,19 @@ class Fit:
             return Targets(2 * share - 1, labels)
         return Targets(np.zeros(len(share)), labels)
 
-    def _y(self) -> np.ndarray:
-        """Y of the sampled rows."""
-        if self.targets.classes is None:
-            return self.survey.target
-        columns = np.arange(self.targets.outputs) + (self.targets.outputs == 1)
-        place = np.searchsorted(self.targets.classes, self.survey.target[:, 0])
-        return np.where(place[:, None] == columns, 1.0, -1.0)
-
     def _widths(self) -> Any:
         options, d = self.options, self.rows.shape[1]
         if isinstance(options.width, str):
             width = median_width(options.kernel, self.points, options.seed)
             if options.width == "median":
                 return width
-            y = self._y() - self.targets.offset
+            y = self.targets(self.survey.target) - self.targets.offset
             part = min(len(self.points), LEARNING)
-            learned = learn(Kernel(options.kernel, width), self.points[:part], y[:part], seed=options.seed)
+            kernel = Kernel(options.kernel, width)
+            if options.map == "binning":
+                # The density of bins has no derivative: what the columns are worth to a smooth kernel is told.
+                kernel = Kernel("gaussian", median_width("gaussian", self.points, options.seed))
+            learned = learn(kernel, self.points[:part], y[:part], seed=options.seed)
             self.engine.trace.remarks.append(
                 f"widths learned: loss on rows held out of the sample from {learned.before:.3f} to {learned.after:.3f} "
                 "of the variance"
@@ -473,6 +635,11 @@ class Fit:
             raise OptionError(f"there are {len(options.width)} widths for {d} columns", where=self.rows.source)
         return options.width
 
+    def sample(self) -> Sample:
+        """The sampled rows."""
+        found = self.survey
+        return Sample(found.number, self.points, self.targets(found.target) - self.targets.offset, found.sampled)
+
     # ------------------------------------------------------------ solving
 
     def problem(self) -> Problem:
@@ -481,26 +648,17 @@ class Fit:
             self.rows, self.features, self.targets, LOSSES[self.options.loss], self.penalties, self.options.tol
         )
 
-    def sampled_features(self) -> tuple[np.ndarray, float]:
-        """Features of the sampled rows times the roots of their weights, and how many rows each stands for."""
-        count = min(len(self.points), sampled(self.rows.shape[0], self.options.features))
-        z = np.empty((count, self.map.size), np.float32)
-        scratch = Scratch()
-        for first in range(0, count, 1024):
-            part = slice(first, min(first + 1024, count))
-            self.map.fill(self.points[part], z[part], scratch)
-        weight = self.survey.sampled[:count]
-        if (weight != 1).any():
-            z *= np.sqrt(weight)[:, None].astype(np.float32)
-        return z, self.survey.weight / max(float(weight.sum()), 1e-300)
-
     def preconditioner(self) -> Preconditioner:
-        """The Hessian of the sample, factored."""
-        z, scale = self.sampled_features()
+        """The Hessian of the sample, factored; of sparse features the diagonal of that of all rows."""
+        if self.map.sparse:
+            (diagonal,) = self.engine.sweep(self.rows, [DiagonalOf(self.features)], "diagonal")
+            return Diagonal(LOSSES[self.options.loss].most * diagonal, self.penalties)
+        sample = self.sample().least(sampled(self.rows.shape[0], self.map.size), self.options.seed)
+        z, scale = sample.features(self.map), self.survey.weight / max(float(sample.weight.sum()), 1e-300)
         kind = Factored if self.map.size <= MOST_DENSE else Woodbury
         return kind(z, max(scale, 1.0) * LOSSES[self.options.loss].most, self.penalties, self.options.threads)
 
-    def solve(self, method: str) -> Point:
+    def solve(self, method: str) -> Any:
         """The best weights, certified."""
         problem, size = self.problem(), self.map.size
         w = np.zeros((size, problem.columns))
@@ -515,6 +673,7 @@ class Fit:
         if self.options.folds:
             self.cross_validated = cross_validate(sums, self.options.penalties)
         shifted = Shifted(sums.gram.sum(axis=0) if self.options.folds else sums.gram[0], self.penalties)
+        self.gram = shifted
         w = shifted(np.tile(sums.cross.sum(axis=0), (1, len(self.penalties))), problem.which)
         return minimise(self.engine, problem, lambda w: shifted, w)
 
@@ -530,17 +689,48 @@ class Fit:
 
     # ------------------------------------------------------------ the result
 
-    def result(self, plan: Plan[Any], found: Point, scores: Scores | None) -> KernelMachine:
+    def errors(self, attempt: Attempt) -> np.ndarray:
+        """Of each penalty, cross-validated or on the rows held out; zeros if nothing is known."""
+        if attempt.cross_validated is not None:
+            return attempt.cross_validated
+        if attempt.scores is None:
+            return np.zeros(len(self.penalties))
+        return _errors(attempt.scores, self.targets, len(self.penalties))
+
+    def result(self, plan: Plan[Any], attempt: Attempt, path: np.ndarray) -> KernelMachine:
         """The machine of the penalty with the least error on the rows held out."""
         options, outputs = self.options, self.targets.outputs
-        errors = _errors(scores, self.targets, len(self.penalties)) if scores is not None else None
-        if self.cross_validated is not None:
-            errors = self.cross_validated
-        best = int(np.argmin(errors)) if errors is not None else 0
+        found, scores = attempt.found, attempt.scores
+        best = int(np.argmin(self.errors(attempt)))
+        if scores is None and attempt.cross_validated is None:
+            path[:, 1] = np.nan
         columns = slice(best * outputs, (best + 1) * outputs)
-        bounds = certified(
-            found, columns, float(self.penalties[best]), self.survey.weight, self.map, options.loss, options.tol
-        )
+        penalty, weight = float(self.penalties[best]), self.survey.weight
+        bounds = certified(found, columns, penalty, weight, self.map, options.loss, options.tol)
+        if options.classify and not self.rows.has_weight:
+            bounds |= pac_bayes.bound(found.drawn[best], weight, DELTA, given=self.given)
+        if options.loss == "squared":
+            relative = float(options.penalties[best])
+            bounds |= feature_error(self.map, self.sample(), relative, options.seed, options.threads)
+        w, known = found.w[:, columns].copy(), None
+        if options.variance and attempt.gram is not None:
+            squares = 2 * found.value[columns] - penalty * (w * w).sum(axis=0)
+            known = posterior_of(attempt.gram, best, squares, weight)
+        if scores is not None:
+            scores = replace(scores, scores=scores.scores[:, columns].copy())
+        return self.machine(plan, w, float(found.value[columns].sum()), bounds, scores, path, best, known)
+
+    @property
+    def given(self) -> bool:
+        """Whether scales and widths do not depend on the rows."""
+        return not (self.options.standardize or isinstance(self.options.width, str))
+
+    def machine(
+        self, plan: Plan[Any], w: np.ndarray, objective: float, bounds: dict[str, Bound], scores: Scores | None,
+        path: np.ndarray, best: int = 0, posterior: Posterior | None = None,
+    ) -> KernelMachine:  # fmt: skip
+        """The machine of some weights."""
+        options = self.options
         certificate = Certificate(bounds, 1, self.rows.stored_nbytes, {"features": options.seed})
         for bound in bounds.values():
             if not bound.holds:
@@ -548,7 +738,7 @@ class Fit:
                     f"{bound.name} stayed at {bound.value:.1e}, above the {options.tol:.0e} asked for"
                 )
         return KernelMachine(
-            w=found.w[:, columns].copy(),
+            w=w,
             targets=self.targets,
             standard=self.standard,
             kernel=self.kernel,
@@ -556,22 +746,50 @@ class Fit:
             loss=options.loss,
             regularization=float(options.penalties[best]),
             weight=self.survey.weight,
+            given=self.given,
+            posterior=posterior,
             rows=self.rows.shape[0],
             columns=self.rows.columns,
             names=self.rows.targets,
+            labels=self.rows.labels,
             single=len(self.rows.targets) == 1 and not self.rows.column_target,
             split=self.split,
             tol=options.tol,
-            objective=float(found.value[columns].sum()),
-            path=np.column_stack(
-                [options.penalties, errors if errors is not None else np.full(len(self.penalties), np.nan)]
-            ),
-            scores=None if scores is None else scores.scores[:, columns].copy(),
+            objective=objective,
+            path=path,
+            scores=None if scores is None else scores.scores,
             truths=None if scores is None else scores.y,
             certificate=certificate,
             trace=self.engine.trace,
             plan=plan,
         )
+
+
+class ExactFit(Fit):
+    """A fit of the kernel itself (:mod:`leyden.kernel.exact`): its weights are the α of the rows."""
+
+    def _wanted(self) -> int:
+        return self.rows.shape[0]
+
+    def _map(self) -> FeatureMap:
+        return Points(self.kernel, self.points)
+
+    def solve(self, method: str) -> exact.Solved:
+        assert isinstance(self.map, Points)
+        spare = self.options.memory - exact_nbytes(self.rows, self.options)
+        matrix = exact.KernelMatrix(self.map, spare, self.options.threads)
+        y = self.sample().y
+        found = exact.solve(matrix, y, float(self.penalties[0]), self.options.tol, self.options.seed)
+        self.engine.trace.remarks.append(f"{found.iterations} products with the kernel of {len(y):,} rows")
+        return found
+
+    def result(self, plan: Plan[Any], attempt: Attempt, path: np.ndarray) -> KernelMachine:
+        assert isinstance(self.map, Points)
+        found, penalty = attempt.found, float(self.penalties[0])
+        bounds = exact.bounds(found, self.map, penalty, self.options.tol)
+        if attempt.scores is None:
+            path[:, 1] = np.nan
+        return self.machine(plan, found.w, float(found.value.sum()), bounds, attempt.scores, path)
 
 
 def cross_validate(sums: Moments, penalties: np.ndarray) -> np.ndarray:

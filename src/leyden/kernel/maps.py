@@ -5,6 +5,7 @@ auto             orthogonal for kernels of the Euclidean distance, plain for the
 orthogonal       :class:`leyden.kernel.fourier.Fourier`
 plain            the same, frequencies independent
 qmc              the same, frequencies at the points of a Sobol' sequence
+binning          :class:`leyden.kernel.binning.Binning`: of the Laplacian kernel; ``size`` counts its grids
 ===============  ===============================================================================================
 """
 
@@ -15,9 +16,13 @@ from typing import Any
 import numpy as np
 
 from leyden.errors import OptionError
+from leyden.kernel.binning import BITS, Binning, bits_for
 from leyden.kernel.features import FeatureMap
 from leyden.kernel.fourier import DRAWS, Fourier
 from leyden.kernel.kernels import Kernel
+from leyden.kernel.points import Points
+
+NAMES = (*DRAWS, "binning")
 
 
 def make(
@@ -37,10 +42,17 @@ def make(
         name = "orthogonal" if kernel.radial else "plain"
     if name in DRAWS:
         return Fourier(kernel, inputs, size, seed, name)
-    raise OptionError(f"map={name!r} is not one of auto, {', '.join(DRAWS)}")
+    if name == "binning":
+        bits = BITS if sample is None else bits_for(kernel, inputs, size, seed, sample)
+        return Binning(kernel, inputs, size, seed, bits)
+    raise OptionError(f"map={name!r} is not one of auto, {', '.join(NAMES)}")
 
 
 def restore(data: dict[str, Any], arrays: dict[str, np.ndarray]) -> FeatureMap:
     """A map from what :meth:`FeatureMap.to_json` and :meth:`FeatureMap.arrays` gave."""
     kernel = Kernel.from_json(data["kernel"])
+    if data["map"] == "points":
+        return Points(kernel, arrays["points"])
+    if data["map"] == "binning":
+        return Binning(kernel, data["inputs"], data["grids"], data["seed"], data["bits"])
     return Fourier(kernel, data["inputs"], data["size"], data["seed"], data["draw"])

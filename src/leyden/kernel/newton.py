@@ -74,6 +74,8 @@ class Point:
     gap : float64, shape (k,)
         What ``P(w) − min P`` is at most.
     wrong : float64, shape (p,)
+    drawn : float64, shape (p, scales)
+        See :class:`leyden.kernel.products.Sums`.
     """
 
     w: np.ndarray
@@ -81,6 +83,7 @@ class Point:
     value: np.ndarray
     gap: np.ndarray
     wrong: np.ndarray
+    drawn: np.ndarray
 
     @property
     def relative(self) -> np.ndarray:
@@ -107,7 +110,7 @@ def evaluate(
     gradient = sums.gradient + penalty * w
     value = sums.value + 0.5 * penalty * (w * w).sum(axis=0)
     gap = gaps(problem, divide, gradient, divide(gradient, problem.which))
-    return Point(w, gradient, value, gap, sums.wrong)
+    return Point(w, gradient, value, gap, sums.wrong, sums.drawn)
 
 
 def minimise(

@@ -76,6 +76,24 @@ class Factored(Preconditioner):
         return out
 
 
+class Diagonal(Preconditioner):
+    """The diagonal of ``ZᵀZ + λ I``: of sparse features, which share few rows.
+
+    Parameters
+    ----------
+    diagonal : float64, shape (D,)
+    penalties : float64, shape (p,)
+    """
+
+    scale = np.inf
+
+    def __init__(self, diagonal: np.ndarray, penalties: np.ndarray):
+        self.diagonal, self.penalties = diagonal, penalties
+
+    def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
+        return r / (self.diagonal[:, None] + self.penalties[which])
+
+
 class Shifted(Preconditioner):
     """The Hessian of all rows, in float32 sums, factored for one penalty after the other in the memory of the matrix.
 

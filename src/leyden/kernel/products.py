@@ -21,8 +21,9 @@ from leyden import aligned
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.reduction import Reduction, Scratch
 from leyden.engine.workshop import Workshop
+from leyden.kernel import pac_bayes
 from leyden.kernel._fourier_vectors import TILE_ROWS
-from leyden.kernel.features import FeatureMap
+from leyden.kernel.features import FeatureMap, Tile, add_transposed, squares, times
 from leyden.kernel.inputs import Standard
 from leyden.kernel.losses import Loss
 from leyden.kernel.split import Split, folds_of, select
@@ -30,6 +31,9 @@ from leyden.rows.base import Block
 
 #: Bytes of a tile of features, and bounds for its rows.
 TILE_NBYTES, LEAST_TILE, MOST_TILE = 4 * 2**20, 2 * TILE_ROWS, 64 * TILE_ROWS
+
+#: Rows of a tile of sparse features: the weights of a part of them are used by all before those of the next.
+SPARSE_ROWS = 8192
 
 #: Rows and columns of the blocks of a Gram matrix that threads share, and rows of the tile that is multiplied.
 GRAM_BLOCK, GRAM_TILE = 1024, 2048
@@ -54,19 +58,18 @@ class Targets:
     def outputs(self) -> int:
         return len(self.offset)
 
-    def codes(self, block: Block) -> np.ndarray:
-        """Positions of the labels of a block among the classes; −1 where a label is none of them."""
-        target: Any = block.target
+    def codes(self, target: np.ndarray) -> np.ndarray:
+        """Positions of labels (m, 1) among the classes; −1 where a label is none of them."""
         assert self.classes is not None
         place = np.minimum(np.searchsorted(self.classes, target[:, 0]), len(self.classes) - 1)
         return np.where(self.classes[place] == target[:, 0], place, -1)
 
-    def __call__(self, block: Block) -> np.ndarray:
-        """Y of a block, float64 (m, outputs)."""
+    def __call__(self, target: Any) -> np.ndarray:
+        """Y of some rows' targets, float64 (m, outputs)."""
         if self.classes is None:
-            return np.asarray(block.target, np.float64)
+            return np.asarray(target, np.float64)
         columns = np.arange(self.outputs) + (self.outputs == 1)
-        return np.where(self.codes(block)[:, None] == columns, 1.0, -1.0)
+        return np.where(self.codes(target)[:, None] == columns, 1.0, -1.0)
 
 
 class Features:
@@ -84,6 +87,8 @@ class Features:
         self.standard, self.map, self.split = standard, feature_map, split or Split(0.0, 0)
         rows = TILE_NBYTES // (4 * feature_map.size)
         self.rows = int(min(max(rows - rows % TILE_ROWS, LEAST_TILE), MOST_TILE))
+        if feature_map.sparse:
+            self.rows = SPARSE_ROWS
         self._scratch = Scratch()
 
     @property
@@ -93,6 +98,8 @@ class Features:
     @property
     def nbytes(self) -> int:
         """Memory of a thread's tile."""
+        if self.map.sparse:
+            return 4 * self.rows * (self.map.nonzeros + 4 * self.map.inputs)
         return 4 * self.rows * (self.map.size + 2 * self.map.inputs)
 
     def fill(self, data: Any, out: np.ndarray) -> None:
@@ -106,6 +113,13 @@ class Features:
 
     def tiles(self, block: Block) -> Any:
         """Spans of rows of a block and their features, which the next tile overwrites."""
+        if self.map.sparse:
+            points = self._scratch.array("points", (self.rows, self.map.inputs), np.float32)
+            for first in range(0, block.rows, self.rows):
+                last = min(first + self.rows, block.rows)
+                self.standard.into(block.data[first:last], points[: last - first])
+                yield slice(first, last), self.map.tile(points[: last - first], self._scratch)
+            return
         tile = self._scratch.array("tile", (self.rows, self.map.size), np.float32)
         for first in range(0, block.rows, self.rows):
             last = min(first + self.rows, block.rows)
@@ -114,13 +128,20 @@ class Features:
             yield slice(first, last), z
 
 
+def wide(z: np.ndarray | Tile) -> np.ndarray | Tile:
+    """Features in float64."""
+    return z if isinstance(z, Tile) else z.astype(np.float64)
+
+
 @dataclass
 class Sums:
-    """Of the rows so far: ``Zᵀ ℓ'`` (D, k), ``Σ ℓ`` (k,), and how many have another class, by penalty."""
+    """Of the rows so far: ``Zᵀ ℓ'`` (D, k), ``Σ ℓ`` (k,), and by penalty how many have another class, and how many
+    would if the weights were drawn anew, by their scale (:mod:`leyden.kernel.pac_bayes`)."""
 
     gradient: np.ndarray
     value: np.ndarray
     wrong: np.ndarray
+    drawn: np.ndarray
 
 
 class Gradient(Reduction[Sums, Sums]):
@@ -146,38 +167,49 @@ class Gradient(Reduction[Sums, Sums]):
 
     def start(self) -> Sums:
         d, k = self.w.shape
-        return Sums(np.zeros((d, k)), np.zeros(k), np.zeros(self.paths))
+        return Sums(np.zeros((d, k)), np.zeros(k), np.zeros(self.paths), np.zeros((self.paths, len(pac_bayes.SCALES))))
 
     def update(self, state: Sums, block: Block) -> Sums:
         block = self.features.split.fitted(block)
         d = len(self.w)
-        y = np.tile(self.targets(block), (1, self.paths))
+        target: Any = block.target
+        y = np.tile(self.targets(target), (1, self.paths))
         offset = np.tile(self.targets.offset, self.paths)
         weight = None if block.weight is None else block.weight[:, None]
         for span, z in self.features.tiles(block):
-            if self.double:
+            if self.double and not isinstance(z, Tile):
                 wide = self._scratch.array("wide", (self.features.rows, d), np.float64)[: len(z)]
                 wide[:] = z
                 z = wide
-            f = offset + (0.0 if self.zero else z @ self.w)
+            f = offset + (0.0 if self.zero else times(z, self.w))
             f = np.broadcast_to(f, y[span].shape)
             value, slope = self.loss.value(f, y[span]), self.loss.slope(f, y[span])
             if weight is not None:
                 value, slope = value * weight[span], slope * weight[span]
             state.value += value.sum(axis=0)
-            state.gradient += z.T @ slope.astype(z.dtype)
+            add_transposed(z, slope, state.gradient)
             if self.targets.classes is not None:
-                truth = self.targets.codes(block)[span]
-                for path in range(self.paths):
-                    mine = f[:, path * self.targets.outputs : (path + 1) * self.targets.outputs]
-                    found = (mine[:, 0] > 0).astype(int) if mine.shape[1] == 1 else mine.argmax(axis=1)
-                    state.wrong[path] += np.count_nonzero(found != truth)
+                self._compare(state, z, f, self.targets.codes(target[span]), y[span])
         return state
+
+    def _compare(self, state: Sums, z: np.ndarray | Tile, f: np.ndarray, truth: np.ndarray, y: np.ndarray) -> None:
+        """Count what is wrong among the labels of a tile."""
+        outputs = self.targets.outputs
+        lengths = np.sqrt(1 + squares(z)) if self.double else None
+        for path in range(self.paths):
+            columns = slice(path * outputs, (path + 1) * outputs)
+            mine = f[:, columns]
+            found = (mine[:, 0] > 0).astype(int) if outputs == 1 else mine.argmax(axis=1)
+            state.wrong[path] += np.count_nonzero(found != truth)
+            if lengths is not None:
+                size = np.sqrt((self.w[:, columns] ** 2).sum() + (self.targets.offset**2).sum())
+                state.drawn[path] += pac_bayes.tails(mine, y[:, columns], lengths, float(size))
 
     def merge(self, a: Sums, b: Sums) -> Sums:
         a.gradient += b.gradient
         a.value += b.value
         a.wrong += b.wrong
+        a.drawn += b.drawn
         return a
 
     def finish(self, state: Sums) -> Sums:
@@ -189,7 +221,8 @@ class Gradient(Reduction[Sums, Sums]):
 
     @property
     def scratch_nbytes(self) -> int:
-        return self.features.nbytes + self.double * 8 * self.features.rows * self.features.size + 8 * self.w.size
+        wide = self.double and not self.features.map.sparse
+        return self.features.nbytes + wide * 8 * self.features.rows * self.features.size + 8 * self.w.size
 
 
 class HessianProduct(Reduction[np.ndarray, np.ndarray]):
@@ -214,16 +247,16 @@ class HessianProduct(Reduction[np.ndarray, np.ndarray]):
     def update(self, state: np.ndarray, block: Block) -> np.ndarray:
         block = self.features.split.fitted(block)
         if not self.loss.quadratic:
-            y = np.tile(self.targets(block), (1, self.paths))
+            y = np.tile(self.targets(block.target), (1, self.paths))
             offset = np.tile(self.targets.offset, self.paths)
         for span, z in self.features.tiles(block):
-            q = z @ self.both
+            q = times(z, self.both)
             if not self.loss.quadratic:
                 curvature = self.loss.curvature(q[:, self.k :] + offset, y[span])
                 q = (q[:, : self.k] * curvature).astype(np.float32)
             if block.weight is not None:
                 q = (q * block.weight[span, None]).astype(np.float32)
-            state += z.T @ q
+            add_transposed(z, q, state)
         return state
 
     def merge(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -240,6 +273,46 @@ class HessianProduct(Reduction[np.ndarray, np.ndarray]):
     @property
     def scratch_nbytes(self) -> int:
         return self.features.nbytes + 8 * self.both.size
+
+
+class Diagonal(Reduction[np.ndarray, np.ndarray]):
+    """The diagonal of the Gram matrix of sparse features, weighted.
+
+    Parameters
+    ----------
+    features : Features
+    """
+
+    def __init__(self, features: Features):
+        self.features = features
+
+    def start(self) -> np.ndarray:
+        return np.zeros(self.features.size)
+
+    def update(self, state: np.ndarray, block: Block) -> np.ndarray:
+        block = self.features.split.fitted(block)
+        for span, z in self.features.tiles(block):
+            assert isinstance(z, Tile)
+            if block.weight is None:
+                z.add_squares(state)
+            else:
+                z.add_squares(state, block.weight[span])
+        return state
+
+    def merge(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a += b
+        return a
+
+    def finish(self, state: np.ndarray) -> np.ndarray:
+        return state
+
+    @property
+    def state_nbytes(self) -> int:
+        return 8 * self.features.size
+
+    @property
+    def scratch_nbytes(self) -> int:
+        return self.features.nbytes
 
 
 @dataclass
@@ -296,7 +369,7 @@ class Gram(Reduction[Moments, Moments]):
 
     def _add(self, state: Moments, fold: int, block: Block) -> Moments:
         z = self._scratch.array("gram tile", (GRAM_TILE, self.features.size), np.float32)
-        y = self.targets(block) - self.targets.offset
+        y = self.targets(block.target) - self.targets.offset
         root = None if block.weight is None else np.sqrt(block.weight)[:, None]
         if root is not None:
             y *= root
@@ -384,10 +457,10 @@ class HeldOut(Reduction[Scores, Scores]):
         numbers = block.start + np.flatnonzero(~self.features.split.rows_fitted(block))
         block = self.features.split.held_out(block)
         # In float64, so that a score does not depend on the rows beside it.
-        found = [z.astype(np.float64) @ self.w for _, z in self.features.tiles(block)]
+        found = [times(wide(z), self.w) for _, z in self.features.tiles(block)]
         offset = np.tile(self.targets.offset, self.w.shape[1] // self.targets.outputs)
         scores = np.concatenate(found) + offset if found else np.zeros((0, self.w.shape[1]))
-        return self.merge(state, Scores(numbers, scores, self.targets(block)))
+        return self.merge(state, Scores(numbers, scores, self.targets(block.target)))
 
     def merge(self, a: Scores, b: Scores) -> Scores:
         number, first = np.unique(np.concatenate([a.number, b.number]), return_index=True)
@@ -404,7 +477,7 @@ class HeldOut(Reduction[Scores, Scores]):
 
     @property
     def scratch_nbytes(self) -> int:
-        return self.features.nbytes + 8 * self.features.rows * self.features.size
+        return self.features.nbytes + (not self.features.map.sparse) * 8 * self.features.rows * self.features.size
 
 
 def gram_of(z: np.ndarray, threads: int) -> np.ndarray:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from leyden import options as check
 from leyden.certificate import Bound, Certificate
 from leyden.engine.budget import thread_count
 from leyden.engine.executor import as_executor
+from leyden.engine.local import single_threaded_blas
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine
 from leyden.errors import DataError, OptionError
 from leyden.kernel import generalisation
-from leyden.kernel.features import FeatureMap
+from leyden.kernel.distance import distance
+from leyden.kernel.features import FeatureMap, Tile, times
 from leyden.kernel.inputs import Standard
 from leyden.kernel.kernels import Kernel
 from leyden.kernel.maps import restore
-from leyden.kernel.products import Features, Targets
+from leyden.kernel.products import Features, Targets, wide
 from leyden.kernel.split import Split
+from leyden.kernel.variance import Posterior
 from leyden.plan import Plan
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
@@ -46,10 +53,17 @@ class KernelMachine(Solution):
         λ, relative to the number of rows that were fitted.
     columns : tuple of str
     objective : float
-    path : float64, shape (p, 2)
-        Each λ tried, and the error on the rows held out: share of wrong classes, or residual relative to the target.
+    path : float64, shape (p, 3)
+        Each λ tried, the error on the rows held out (share of wrong classes, or residual relative to the target), and
+        the scale of the widths.
     scores, truths : float64, shape (m, outputs), or None
         Of the rows held out: f, and Y.
+    labels : tuple of str, or None
+        What the numbers of a target that is text stand for.
+    given : bool
+        Whether scales and widths were given, and not taken from the rows.
+    posterior : Posterior, or None
+        With ``variance=True``: what standard deviations are made of.
     """
 
     kind = "kernel_machine"
@@ -73,6 +87,9 @@ class KernelMachine(Solution):
         self.path: np.ndarray
         self.scores: np.ndarray | None
         self.truths: np.ndarray | None
+        self.labels: tuple[str, ...] | None
+        self.given: bool
+        self.posterior: Posterior | None
         self.__dict__.update(values)
         self._calibration: generalisation.Calibration | None = None
         extra = generalisation.bounds(self.scores, self.truths, self.targets, len(self.path))
@@ -85,8 +102,10 @@ class KernelMachine(Solution):
 
     @property
     def classes(self) -> np.ndarray | None:
-        """Labels, if the machine tells classes apart."""
-        return self.targets.classes
+        """Labels, if the machine tells classes apart: as they were given."""
+        if self.targets.classes is None or self.labels is None:
+            return self.targets.classes
+        return np.array(self.labels)[self.targets.classes.astype(int)]
 
     @property
     def features(self) -> int:
@@ -108,41 +127,66 @@ class KernelMachine(Solution):
         ndarray of float64, shape (m, outputs)
             One column for two classes, positive for the second.
         """
-        rows = self._points(x)
-        out = np.empty((rows.shape[0], self.w.shape[1]))
-        features = Features(self.standard, self.map)
-        from concurrent.futures import ThreadPoolExecutor
+        return self._of_features(x, self._score, self.w.shape[1], threads)
 
-        from leyden.engine.local import single_threaded_blas
+    def _score(self, z: np.ndarray | Tile) -> np.ndarray:
+        """Scores, of features in float64, so that one does not depend on the rows beside it."""
+        return times(z, self.w) + self.targets.offset
+
+    def _of_features(
+        self, x: Any, function: Callable[[Any], np.ndarray], width: int, threads: int | None
+    ) -> np.ndarray:
+        """A function of the features of points, ``width`` numbers each, tile by tile."""
+        rows = self._points(x)
+        out = np.empty((rows.shape[0], width))
+        features = Features(self.standard, self.map)
 
         def fill(first: int) -> None:
             block = rows.read(first, min(first + BATCH, rows.shape[0]))
             for span, z in features.tiles(block):
-                # In float64, so that a score does not depend on the rows beside it.
-                out[first + span.start : first + span.stop] = z.astype(np.float64) @ self.w
+                out[first + span.start : first + span.stop] = function(wide(z))
 
         with single_threaded_blas(), ThreadPoolExecutor(threads or thread_count()) as pool:
             list(pool.map(fill, range(0, rows.shape[0], BATCH)))
-        out += self.targets.offset
         return out
 
-    def predict(self, x: Any, *, threads: int | None = None) -> np.ndarray:
+    def predict(self, x: Any, *, return_std: bool = False, threads: int | None = None) -> Any:
         """Predicted targets, or labels.
 
         Parameters
         ----------
         x : Rows, array, sparse matrix, or path, shape (m, d)
+        return_std : bool, default False
+            Whether to give their standard deviations as well, which ``variance=True`` was to be asked for
+            (:mod:`leyden.kernel.variance`): those of f, without the noise of a target, :attr:`noise`.
         threads : int, optional
 
         Returns
         -------
-        ndarray, shape (m,) or (m, k)
+        ndarray, shape (m,) or (m, k), or two of them
             As the targets were given.
         """
+        if return_std:
+            known, outputs = self._posterior(), self.w.shape[1]
+            both = self._of_features(
+                x, lambda z: np.hstack([self._score(z), known.deviation(z)]), 2 * outputs, threads
+            )  # fmt: skip
+            means, deviations = both[:, :outputs], both[:, outputs:]
+            return (means[:, 0], deviations[:, 0]) if self.single else (means, deviations)
         scores = self.decision_function(x, threads=threads)
         if self.classes is None:
             return scores[:, 0] if self.single else scores
         return self.classes[generalisation.labels(scores)]
+
+    @property
+    def noise(self) -> np.ndarray:
+        """Standard deviation of each target about f, estimated: float64 (outputs,)."""
+        return self._posterior().noise
+
+    def _posterior(self) -> Posterior:
+        if self.posterior is None:
+            raise OptionError("standard deviations were not asked for", hint="Fit with variance=True.")
+        return self.posterior
 
     def predict_proba(self, x: Any, *, threads: int | None = None) -> np.ndarray:
         """Probabilities of the classes, float64 (m, classes): scores calibrated on the rows held out.
@@ -189,9 +233,14 @@ class KernelMachine(Solution):
         ----------
         x : Rows, array, sparse matrix, or path, shape (m, d)
         y : array, shape (m,) or (m, k), optional
-            Not needed of rows that carry a target. A label that was not fitted is wrong whatever is predicted.
+            Not needed of rows that carry a target.
+
+        Raises
+        ------
+        DataError
+            Of a label that no fitted row has: whatever is predicted would be wrong.
         """
-        rows = open_rows(x, target=y)
+        rows = open_rows(x, target=y, labels=self.classes is not None)
         if not rows.targets:
             raise OptionError("there is no target to compare with", where=rows.source)
         truth = np.concatenate(
@@ -201,9 +250,27 @@ class KernelMachine(Solution):
             ]
         )
         if self.classes is not None:
-            return float(np.mean(self.predict(rows, threads=threads) != truth[:, 0]))
+            return float(np.mean(self.predict(rows, threads=threads) != self._known(rows, truth[:, 0])))
         size = float(np.linalg.norm(truth))
         return float(np.linalg.norm(self.decision_function(rows, threads=threads) - truth)) / (size or 1.0)
+
+    def _known(self, rows: Rows, numbers: np.ndarray) -> np.ndarray:
+        """Labels by the numbers of a target, if all of them are classes of this machine."""
+        classes: Any = self.classes
+        if (rows.labels is None) != (self.labels is None):
+            found, fitted = ("numbers", "text") if rows.labels is None else ("text", "numbers")
+            raise DataError(f"the labels are {found}, and those that were fitted are {fitted}", where=rows.source)
+        truth = numbers if rows.labels is None else np.array(rows.labels)[numbers.astype(int)]
+        unknown = np.setdiff1d(truth, classes)
+        if len(unknown):
+            first, count = int(np.argmax(truth == unknown[0])), int(np.isin(truth, unknown).sum())
+            label = unknown[0] if rows.labels is not None else f"{unknown[0]:g}"
+            raise DataError(
+                f"class {label} is none of the {len(classes)} that were fitted ({count:,} rows have such a class)",
+                where=rows.locate(first),
+                hint="Leave such rows out, or fit a machine that has seen the class.",
+            )
+        return truth
 
     def _points(self, x: Any) -> Rows:
         rows = open_rows(x)
@@ -222,6 +289,44 @@ class KernelMachine(Solution):
         return rows
 
     # ------------------------------------------------------------ what is known
+
+    def features_for(self, error: float) -> int:
+        """How many features would bring predictions about so near to those of infinitely many, relatively.
+
+        By the ``D^-½`` of :mod:`leyden.kernel.resampling`, from the bound ``feature_error``.
+        """
+        known = self.certificate.bounds.get("feature_error")
+        if known is None:
+            raise OptionError("this machine says nothing of the error of its features")
+        if not error > 0:
+            raise OptionError(f"error={error} must be a positive number")
+        needed = math.ceil(self.features * (known.value / error) ** 2)
+        return needed + needed % 2
+
+    def exact_distance(
+        self, x: Any, y: Any = None, *, memory: str | int | None = None, threads: int | None = None, seed: int = 0
+    ) -> Bound:
+        """Distance of the predictions from those of the exact kernel machine (:mod:`leyden.kernel.distance`).
+
+        Parameters
+        ----------
+        x : Rows, array, sparse matrix, or path, shape (n, d)
+            The rows that the machine was fitted to; the distance is over those of them that were not held out.
+        y : array, shape (n,) or (n, k), optional
+            Not needed of rows that carry a target.
+        memory : str or int, optional
+        threads, seed : int, optional
+
+        Returns
+        -------
+        Bound
+            Rigorous of 10,000 rows or fewer, whose exact machine is computed; measured of more.
+        """
+        rows = open_rows(x, target=y, labels=self.labels is not None)
+        if not rows.targets:
+            raise OptionError("there is no target", where=rows.source)
+        budget = as_executor(None).memory() if memory is None else check.memory(memory)
+        return distance(self, self._points(rows), budget, threads or thread_count(), seed)
 
     def kernel_error(self, x: Any, *, pairs: int = 20_000, seed: int = 0) -> Bound:
         """Root mean square of ``z(x)·z(y) − k(x, y)`` over pairs of points, for the frequencies that were drawn.
@@ -258,11 +363,9 @@ class KernelMachine(Solution):
         """
         from leyden.kernel.verification import verified
 
-        opened = open_rows(rows, target=b, weight=weights)
+        opened = open_rows(rows, target=b, weight=weights, labels=self.labels is not None)
         executor = as_executor(executor)
         budget = executor.memory() if memory is None else int(memory) if isinstance(memory, int) else memory
-        from leyden import options as check
-
         engine = Engine(check.memory(budget), None, 0, executor, progress=Progress(progress))
         return verified(self, engine, opened)
 
@@ -283,6 +386,8 @@ class KernelMachine(Solution):
             "seed": self.split.seed,
             "tol": self.tol,
             "objective": self.objective,
+            "given": self.given,
+            "labels": self.labels,
             "classify": self.classes is not None,
         }
 
@@ -291,10 +396,12 @@ class KernelMachine(Solution):
             "w": self.w, "offset": self.targets.offset, "shift": self.standard.shift, "scale": self.standard.scale,
             "path": self.path, **{f"map_{name}": value for name, value in self.map.arrays().items()},
         }  # fmt: skip
-        if self.classes is not None:
-            arrays["classes"] = self.classes
+        if self.targets.classes is not None:
+            arrays["classes"] = self.targets.classes
         if self.scores is not None and self.truths is not None:
             arrays |= {"held_scores": self.scores, "held_truths": self.truths}
+        if self.posterior is not None:
+            arrays |= {"factor": self.posterior.factor, "noise": self.posterior.noise}
         return arrays
 
     @classmethod
@@ -318,6 +425,9 @@ class KernelMachine(Solution):
             split=Split(problem["held_out"], problem["seed"]),
             tol=problem["tol"],
             objective=problem["objective"],
+            given=problem["given"],
+            labels=None if problem["labels"] is None else tuple(problem["labels"]),
+            posterior=Posterior(arrays["factor"], arrays["noise"]) if "factor" in arrays else None,
             path=arrays["path"],
             scores=arrays.get("held_scores"),
             truths=arrays.get("held_truths"),

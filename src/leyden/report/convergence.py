@@ -82,6 +82,25 @@ def figure(solution: ALSResult) -> Any:
     axes.set_xlabel("epoch")
     axes.set_ylabel("objective above its lower bound, relative" if close else "objective")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _foretold(axes, epochs)
     plots.title(axes, solution.plan.data, "Convergence")
     made.legend(frameon=False, loc="outside lower center", ncols=3)
     return made
+
+
+def _foretold(axes: Any, epochs: list[tuple[int, dict[str, float]]]) -> None:
+    """On an axis of its own, what epochs foretell of held-out ratings, and the 95 % confidence interval of that."""
+    from leyden.factor.held_out import SHOWN
+
+    for key, name in SHOWN.items():
+        points = [
+            (number, epoch[key], epoch[f"{key}_low"], epoch[f"{key}_high"]) for number, epoch in epochs if key in epoch
+        ]
+        if not points:
+            continue
+        numbers, means, low, high = zip(*points, strict=True)
+        other = axes.twinx()
+        other.plot(numbers, means, color=GREY, marker="." if len(points) <= FEW else "", label=f"{name}, held out")
+        other.fill_between(numbers, low, high, color=GREY, alpha=0.2, linewidth=0)
+        other.set_ylabel(f"{name} of held-out ratings")
+        return

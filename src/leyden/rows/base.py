@@ -64,6 +64,8 @@ class Rows(ABC):
         A name for each column.
     targets : tuple of str
         A name for each target column; empty when there is no target.
+    labels : tuple of str, or None
+        What the numbers of a target that is text stand for.
     column_target : bool
         Whether the only target was given as an array of shape (n, 1): answers then have two dimensions as well.
     has_weight, has_group : bool
@@ -94,6 +96,7 @@ class Rows(ABC):
     columns: tuple[str, ...]
     targets: tuple[str, ...] = ()
     column_target: bool = False
+    labels: tuple[str, ...] | None = None
     has_weight: bool = False
     has_group: bool = False
     is_sparse: bool = False

@@ -60,7 +60,7 @@ class TableEncoder:
         if not columns:
             raise DataError("no columns are left: each categorical column holds one category", where=source)
         self.columns = tuple(columns)
-        numeric = len(choice.features) - len(self._categories)
+        numeric = len(choice.features) - len(choice.categorical)
         encoded = len(columns) - numeric
         self.is_sparse = len(columns) > SPARSE_FROM_COLUMNS and encoded > len(columns) / 2
         entry = self.dtype.itemsize
@@ -100,6 +100,14 @@ class TableEncoder:
 
     def _codes(self, name: str, batch: Any) -> np.ndarray:
         """The position of each value among the column's indicators; negative when it has none."""
+        return self.places(name, batch) - self._choice.drop_first
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """The categories of a column, in order."""
+        return tuple(self._categories[name])
+
+    def places(self, name: str, batch: Any) -> np.ndarray:
+        """The position of each value among the column's categories; negative when it is none."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -116,7 +124,7 @@ class TableEncoder:
             codes = of_entry[column.indices.fill_null(len(of_entry) - 1).to_numpy(zero_copy_only=False)]
         else:
             codes = look_up(column)
-        return codes - self._choice.drop_first
+        return codes
 
 
 def in_order(values: set) -> list:

@@ -31,7 +31,7 @@ class MappedRows(Rows):
         self.shape = (rows.shape[0], len(self.columns))
         self.dtype = np.dtype(self.f.dtype(rows.dtype))
         self.is_sparse = self.f.sparse(rows.is_sparse)
-        self.targets, self.column_target = rows.targets, rows.column_target
+        self.targets, self.column_target, self.labels = rows.targets, rows.column_target, rows.labels
         self.has_weight, self.has_group = rows.has_weight, rows.has_group
         self.source, self.stored_nbytes, self.files = rows.source, rows.stored_nbytes, rows.files
         self.held, self.piece_rows = rows.held, rows.piece_rows

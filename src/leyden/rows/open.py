@@ -56,6 +56,7 @@ def open(
     nulls: str = "error",
     dtype: Any = None,
     format: str | None = None,
+    labels: bool = False,
 ) -> Rows:
     """Open a matrix as a stream of rows, without reading more of it than is needed to know its shape.
 
@@ -87,6 +88,9 @@ def open(
         Of the blocks. By default that of the data, or for a table float32 if it holds all its columns exactly.
     format : str, optional
         One of npy, npz, parquet, csv, tsv, svmlight and mtx, for files with another ending.
+    labels : bool, default False
+        Whether the target may be text, of tables: its different values are then numbered in order, from zero, and are
+        the ``labels`` of the rows.
 
     Returns
     -------
@@ -106,7 +110,7 @@ def open(
     <Rows 3 × 3 float64 dense from array; target=target>
     """
     roles = {"target": target, "weight": weight, "group": group}
-    table = {"categorical": categorical, "drop_first": drop_first, "nulls": nulls}
+    table = {"categorical": categorical, "drop_first": drop_first, "nulls": nulls, "labels": labels}
     rows: Rows
     if is_path(source) and is_store(source):
         from leyden.rows.ratings_store import StoredRatings

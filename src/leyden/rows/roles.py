@@ -31,6 +31,7 @@ class WithRoles(Rows):
         self.is_sparse, self.in_memory, self.decodes = rows.is_sparse, rows.in_memory, rows.decodes
         self.targets = self._roles.names or rows.targets
         self.column_target = self._roles.column_target if target is not None else rows.column_target
+        self.labels = rows.labels if target is None else None
         self.has_weight, self.has_group = weight is not None or rows.has_weight, group is not None or rows.has_group
         self.row_nbytes = rows.row_nbytes + self._roles.row_nbytes
         self.stored_nbytes, self.piece_rows = rows.stored_nbytes, rows.piece_rows

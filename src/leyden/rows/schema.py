@@ -26,6 +26,7 @@ class Choice:
     nulls: str
     dtype: np.dtype
     encode: bool = True
+    labelled: tuple[str, ...] = ()
 
     @cached_property
     def used(self) -> tuple[str, ...]:
@@ -47,10 +48,12 @@ def choose(
     nulls: str = "error",
     dtype: Any = None,
     encode: bool = True,
+    labels: bool = False,
 ) -> Choice:
     """Check the options of a table against the schema of each of its files, given as (path, pyarrow.Schema).
 
-    Without ``encode`` columns may hold anything: only batches of them will be read.
+    Without ``encode`` columns may hold anything: only batches of them will be read. With ``labels`` a target may be
+    text, whose different values are numbered.
     """
     schema = types_by_column(schemas)
     if nulls not in ("error", "mean", "drop"):
@@ -82,14 +85,21 @@ def choose(
     for name in features if encode else ():
         for type_ in schema[name]:
             _check_feature(name, type_, name in named, source)
+    labelled = tuple(name for name in targets if labels and "text" in map(kind, schema[name]))
     for name in (*targets, *([weight] if weight else [])):
+        if name in labelled:
+            continue
         for type_ in schema[name]:
             if kind(type_) not in ("number", "null"):
-                raise DataError(f"column '{name}' holds {type_}, not numbers", where=source)
+                hint = (
+                    "Of labels, say that they are: classify=True, or open with labels=True." if name in targets else ""
+                )
+                raise DataError(f"column '{name}' holds {type_}, not numbers", where=source, hint=hint)
     if not encode:
         dtype = np.float64
     numeric = [type_ for name in features if name not in named for type_ in schema[name]]
-    return Choice(features, targets, weight, group, named, drop_first, nulls, _block_dtype(numeric, dtype), encode)
+    block_dtype = _block_dtype(numeric, dtype)
+    return Choice(features, targets, weight, group, named, drop_first, nulls, block_dtype, encode, labelled)
 
 
 def types_by_column(schemas: Sequence[tuple[str, Any]]) -> dict[str, list[Any]]:

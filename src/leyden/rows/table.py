@@ -69,6 +69,8 @@ class TableRows(Rows):
             why = "no row is left: each holds a null" if self._counts.sum() else "the table is empty (0 rows)"
             raise DataError(why, where=source)
         self.columns, self.targets = self._encoder.columns, choice.targets
+        if choice.labelled:
+            self.labels = self._encoder.labels(choice.labelled[0])
         self.has_weight, self.has_group = choice.weight is not None, choice.group is not None
         self.shape, self.dtype, self.is_sparse = (n, len(self.columns)), choice.dtype, self._encoder.is_sparse
         roles = 8 * (len(choice.targets) + self.has_weight + self.has_group)
@@ -128,7 +130,8 @@ class TableRows(Rows):
                 self._encoder.dense(batch, dense[rows])
             if target is not None:
                 for k, name in enumerate(self.targets):
-                    target[rows, k] = numbers(batch.column(name))
+                    labelled = name in self.choice.labelled
+                    target[rows, k] = self._encoder.places(name, batch) if labelled else numbers(batch.column(name))
             if weight is not None:
                 weight[rows] = numbers(batch.column(self.choice.weight))
             if self.choice.group is not None:
@@ -230,11 +233,11 @@ class TableRows(Rows):
         choice = self.choice
         means = [name for name in choice.features if name not in choice.categorical] if choice.nulls == "mean" else []
         total = Survey(
-            {name: set() for name in choice.categorical},
+            {name: set() for name in (*choice.categorical, *choice.labelled)},
             dict.fromkeys(means, (0.0, 0)),
             [] if choice.nulls == "drop" else None,
         )
-        columns = choice.used if choice.nulls == "drop" else (*choice.categorical, *means)
+        columns = choice.used if choice.nulls == "drop" else (*choice.categorical, *choice.labelled, *means)
         if not columns:
             return total
         pieces = range(len(self._counts))
@@ -246,15 +249,13 @@ class TableRows(Rows):
         return total
 
     def _survey_piece(self, piece: int, columns: Sequence[str], means: Sequence[str]) -> Survey:
-        drop = self.choice.nulls == "drop"
-        found = Survey(
-            {name: set() for name in self.choice.categorical}, dict.fromkeys(means, (0.0, 0)), [0] if drop else None
-        )
+        drop, named = self.choice.nulls == "drop", (*self.choice.categorical, *self.choice.labelled)
+        found = Survey({name: set() for name in named}, dict.fromkeys(means, (0.0, 0)), [0] if drop else None)
         for batch in self._batches(piece, columns, self._batch_rows(columns, 0)):
             if drop:
                 batch = without_nulls(batch)
             one = Survey(
-                {name: categories_in(batch.column(name)) for name in self.choice.categorical},
+                {name: categories_in(batch.column(name)) for name in named},
                 {name: sum_and_count(batch.column(name)) for name in means},
             )
             found.add(one)

@@ -33,12 +33,12 @@ from leyden.factor._als_vectors import (
     lanes_fill,
     lanes_solve,
     lanes_transpose,
-    prefetch_row,
+    prefetch_part,
 )
 from leyden.solve.lookup._vectors import combine_exactly, dot_exactly, lanes_inverse, lanes_square, prefetch_entry
 
 #: Hash of the sources that are compiled into the kernels here; see :mod:`leyden.solve._kernels`.
-COMPILED_FROM = "264aee6c72b08e3f"
+COMPILED_FROM = "0d59385cf9b6051a"
 
 #: Groups that are solved together.
 LANES = 16
@@ -119,7 +119,7 @@ def _lane_products(
         if at + l + distance < len(order):
             ahead = order[at + l + distance]
             for e in range(indptr[ahead], indptr[ahead + 1]):
-                prefetch_row(f, indices[e], width)
+                prefetch_part(f, indices[e], 0, width)
                 if len(codes):
                     prefetch_entry(codes, indices[e])
         base = l * rounded
