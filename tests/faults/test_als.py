@@ -90,9 +90,9 @@ def test_stopped_in_the_middle_of_an_epoch_in_memory(matrix, tmp_path, monkeypat
     expected = factored(matrix, problem, "resident")
     made, whole = [], Resident.epoch
 
-    def stopped(self, v):
+    def stopped(self, v, much):
         made.append(v)
-        found = whole(self, v)
+        found = whole(self, v, much)
         if len(made) - 1 == epoch:
             raise KeyboardInterrupt  # when v has been changed already
         return found

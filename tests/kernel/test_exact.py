@@ -64,7 +64,9 @@ def test_the_system_is_solved_and_certified(problem, kernel, penalty):
     value, least = objective(found.w), objective(best)
     bounds = found.certificate.bounds
     assert found.certificate.holds
-    assert ((value - least) / value).max() <= bounds["duality_gap"].value <= 1e-5
+    # The difference of two objectives is known to their rounding.
+    assert ((value - least) / value).max() <= bounds["duality_gap"].value + 1e-14
+    assert bounds["duality_gap"].value <= 1e-5
     error = found.predict(x) - y.mean(axis=0) - k @ best
     assert np.sqrt((error**2).mean(axis=0)).max() <= bounds["fitted_error"].value
     new = np.random.default_rng(1).standard_normal((200, 3)) * [2, 20, 0.2] + [0, 5, 100]
@@ -148,7 +150,7 @@ def test_the_distance_of_random_features_is_never_below_the_truth(problem, monke
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"variance": True}, "neither folds"),
+        ({"variance": True}, "without folds, variance"),
         ({"regularization": [1e-3, 1e-4]}, "one penalty"),
         ({"folds": 3}, "without folds"),
         ({"weights": np.ones(N)}, "no weights"),
