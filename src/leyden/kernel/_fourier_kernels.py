@@ -8,7 +8,7 @@ from numba import njit
 from leyden.kernel._fourier_vectors import PANEL, TILE_ROWS, turn_tile
 
 #: The first digits of the hash of what this file is compiled from, beside itself: numba looks for changes in it alone.
-COMPILED_FROM = "0a85031d829677a7"
+COMPILED_FROM = "d2b7d5b834e33569"
 
 options = {"nogil": True, "cache": True, "error_model": "numpy"}
 

@@ -7,10 +7,11 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from leyden.vectors import INT, function, splat
+from leyden.vectors import INT, function, splat, wide_registers
 
-#: Entries of a vector, rows and vectors of a tile: 24 sums, two vectors of frequencies and some factors fill registers.
-LANES, TILE_ROWS, TILE_VECTORS = 16, 12, 2
+#: Entries of a vector, rows and vectors of a tile: its sums, two vectors of frequencies and a factor fill 32 registers
+#: of 64 bytes, or 16 of 32.
+LANES, TILE_ROWS, TILE_VECTORS = (16, 12, 2) if wide_registers() else (8, 6, 2)
 #: Frequencies of a tile.
 PANEL = LANES * TILE_VECTORS
 
@@ -18,6 +19,28 @@ PANEL = LANES * TILE_VECTORS
 #: 4.7e-8 and 3.4e-9, when half a unit in the last place of one is 6e-8.
 COSINE = (0.9999999534666968, -4.934792858675628, 4.058411914163459, -1.33188016119871, 0.21969679847098889)
 SINE = (3.141592580044678, -5.167706878924772, 2.5500313772630094, -0.5980451740453556, 0.07722012883276938)
+
+
+def turned(builder, p, size):
+    """Vectors of ``size cos(π p)`` and ``size sin(π p)``.
+
+    Whole numbers are taken off exactly, and whether they are odd is the sign of both.
+    """
+    vector, wholes = p.type, ir.VectorType(ir.IntType(32), LANES)
+    fused = function(builder, f"llvm.fma.v{LANES}f32", vector, [vector] * 3)
+
+    def polynomial(terms, z):
+        found = ir.Constant(vector, [terms[-1]] * LANES)
+        for term in terms[-2::-1]:
+            found = builder.call(fused, [found, z, ir.Constant(vector, [term] * LANES)])
+        return found
+
+    turns = builder.call(function(builder, f"llvm.rint.v{LANES}f32", vector, [vector]), [p])
+    r = builder.fsub(p, turns)
+    odd = builder.shl(builder.fptosi(turns, wholes), ir.Constant(wholes, [31] * LANES))
+    signed = builder.bitcast(builder.xor(odd, builder.bitcast(size, wholes)), vector)
+    z = builder.fmul(r, r)
+    return builder.fmul(polynomial(COSINE, z), signed), builder.fmul(polynomial(SINE, z), builder.fmul(r, signed))
 
 
 @intrinsic
@@ -33,10 +56,9 @@ def turn_tile(_context, x, group, w, panel, scale, out, row, cosines, sines):
     )  # fmt: skip
 
     def generate(context, builder, _sig, args):
-        single, whole = ir.FloatType(), ir.IntType(32)
-        vector, wholes = ir.VectorType(single, LANES), ir.VectorType(whole, LANES)
+        single = ir.FloatType()
+        vector = ir.VectorType(single, LANES)
         fused = function(builder, f"llvm.fma.v{LANES}f32", vector, [vector] * 3)
-        nearest = function(builder, f"llvm.rint.v{LANES}f32", vector, [vector])
 
         def constant(value):
             return ir.Constant(vector, [value] * LANES)
@@ -90,20 +112,8 @@ def turn_tile(_context, x, group, w, panel, scale, out, row, cosines, sines):
             line = builder.inttoptr(address, single.as_pointer())
             for v in range(TILE_VECTORS):
                 p = added[TILE_VECTORS * i + v]
-                turns = builder.call(nearest, [p])
-                r = builder.fsub(p, turns)
-                odd = builder.shl(builder.fptosi(turns, wholes), ir.Constant(wholes, [31] * LANES))
-                signed = builder.bitcast(builder.xor(odd, builder.bitcast(size, wholes)), vector)
-                z = builder.fmul(r, r)
-                c, s = constant(COSINE[-1]), constant(SINE[-1])
-                for term in COSINE[-2::-1]:
-                    c = fma(c, z, constant(term))
-                for term in SINE[-2::-1]:
-                    s = fma(s, z, constant(term))
-                for value, first in (
-                    (builder.fmul(c, signed), args[7]),
-                    (builder.fmul(s, builder.fmul(r, signed)), args[8]),
-                ):
+                cosine, sine = turned(builder, p, size)
+                for value, first in ((cosine, args[7]), (sine, args[8])):
                     place = builder.gep(line, [builder.add(first, ir.Constant(INT, LANES * v))])
                     builder.store(value, builder.bitcast(place, vector.as_pointer()), align=4)
         return context.get_dummy_value()

@@ -40,7 +40,7 @@ def plain(kernel: Kernel, d: int, count: int, seed: int) -> np.ndarray:
         elif kernel.name == "cauchy":
             w = random.laplace(size=(d, BLOCK))
         else:
-            w = random.standard_normal((d, BLOCK)) * _stretch(kernel, random, BLOCK)
+            w = random.standard_normal((d, BLOCK)) * stretch(kernel, random, BLOCK)
         parts.append(w)
     return _scaled(kernel, np.concatenate(parts, axis=1)[:, :count])
 
@@ -53,7 +53,7 @@ def orthogonal(kernel: Kernel, d: int, count: int, seed: int) -> np.ndarray:
         q, r = np.linalg.qr(random.standard_normal((d, d)))
         # Signs that make the rotation uniformly distributed (Mezzadri 2007).
         q *= np.sign(np.diag(r))
-        lengths = np.sqrt(random.chisquare(d, d)) * _stretch(kernel, random, d)
+        lengths = np.sqrt(random.chisquare(d, d)) * stretch(kernel, random, d)
         parts.append(q * lengths)
     return _scaled(kernel, np.concatenate(parts, axis=1)[:, :count])
 
@@ -79,7 +79,7 @@ def quasi(kernel: Kernel, d: int, count: int, seed: int) -> np.ndarray:
     return _scaled(kernel, w)
 
 
-def _stretch(kernel: Kernel, random: np.random.Generator, count: int) -> np.ndarray:
+def stretch(kernel: Kernel, random: np.random.Generator, count: int) -> np.ndarray:
     """What turns normal frequencies into those of a Matérn kernel: Student's t is normal over an independent χ."""
     degrees = RADIAL[kernel.name]
     return np.sqrt(degrees / random.chisquare(degrees, count)) if math.isfinite(degrees) else np.ones(count)

@@ -1,9 +1,11 @@
 """Feature maps by name.
 
 ===============  ===============================================================================================
-auto             orthogonal for kernels of the Euclidean distance, plain for the others
+auto             for kernels of the Euclidean distance sorf from SORF_INPUTS columns on, orthogonal below; plain for
+                 the others
 orthogonal       :class:`leyden.kernel.fourier.Fourier`
 plain            the same, frequencies independent
+sorf             :class:`leyden.kernel.sorf.Sorf`: orthogonal nearly, at a price that does not grow with the columns
 qmc              the same, frequencies at the points of a Sobol' sequence
 binning          :class:`leyden.kernel.binning.Binning`: of the Laplacian kernel; ``size`` counts its grids
 ===============  ===============================================================================================
@@ -21,8 +23,12 @@ from leyden.kernel.features import FeatureMap
 from leyden.kernel.fourier import DRAWS, Fourier
 from leyden.kernel.kernels import Kernel
 from leyden.kernel.points import Points
+from leyden.kernel.sorf import Sorf
 
-NAMES = (*DRAWS, "binning")
+NAMES = (*DRAWS, "sorf", "binning")
+
+#: Columns from which structured frequencies are the default.
+SORF_INPUTS = 128
 
 
 def make(
@@ -39,9 +45,11 @@ def make(
         Standardised points, for maps that are made of some.
     """
     if name == "auto":
-        name = "orthogonal" if kernel.radial else "plain"
+        name = "plain" if not kernel.radial else "sorf" if inputs >= SORF_INPUTS else "orthogonal"
     if name in DRAWS:
         return Fourier(kernel, inputs, size, seed, name)
+    if name == "sorf":
+        return Sorf(kernel, inputs, size, seed)
     if name == "binning":
         bits = BITS if sample is None else bits_for(kernel, inputs, size, seed, sample)
         return Binning(kernel, inputs, size, seed, bits)
@@ -53,6 +61,8 @@ def restore(data: dict[str, Any], arrays: dict[str, np.ndarray]) -> FeatureMap:
     kernel = Kernel.from_json(data["kernel"])
     if data["map"] == "points":
         return Points(kernel, arrays["points"])
+    if data["map"] == "sorf":
+        return Sorf(kernel, data["inputs"], data["size"], data["seed"])
     if data["map"] == "binning":
         return Binning(kernel, data["inputs"], data["grids"], data["seed"], data["bits"])
     return Fourier(kernel, data["inputs"], data["size"], data["seed"], data["draw"])
