@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 import leyden as ly
 from leyden.errors import BudgetError, DataError, OptionError
-from leyden.kernel import generalisation
+from leyden.kernel import generalisation, preconditioner
 from leyden.kernel.kernels import Kernel
 from leyden.kernel.losses import LOSSES
 from leyden.kernel.preconditioner import Factored, Shifted, Woodbury, cholesky
@@ -100,7 +100,7 @@ def test_the_gap_of_a_sample_is_never_below_the_truth(problem):
         assert truth <= divide.scale * (g * divide(g, np.zeros(1, int))).sum() * (1 + 1e-9)
 
 
-def test_preconditioners_are_the_same_matrix():
+def test_preconditioners_are_the_same_matrix(monkeypatch):
     rng = np.random.default_rng(0)
     s, r = rng.standard_normal((30, 50)).astype(np.float32), rng.standard_normal((50, 3))
     penalties, which = np.array([0.5, 3.0]), np.array([0, 1, 0])
@@ -110,6 +110,9 @@ def test_preconditioners_are_the_same_matrix():
         Factored(s, 4.0, penalties, 2), Woodbury(s, 4.0, penalties, 2), Shifted(np.tril(gram), penalties),
     ):  # fmt: skip
         assert np.allclose(divide(r, which), exact, rtol=1e-9)
+    with monkeypatch.context() as change:
+        change.setattr(preconditioner, "MOST_FACTORED", 1)
+        assert np.allclose(Woodbury(s, 4.0, penalties, 2)(r, which), exact, rtol=1e-9)
     assert np.allclose(Woodbury(s, 4.0, penalties[:1], 2)(r, 0 * which)[:, 0], exact[:, 0])
     shifted = Shifted(np.tril(gram), penalties)
     for number, penalty in enumerate(penalties):

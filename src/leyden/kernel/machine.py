@@ -48,10 +48,18 @@ from leyden.kernel.generalisation import DELTA, labels
 from leyden.kernel.inputs import Standard, median_width
 from leyden.kernel.kernels import NAMES, Kernel
 from leyden.kernel.losses import LOSSES
-from leyden.kernel.maps import make
+from leyden.kernel.maps import chosen, make
 from leyden.kernel.newton import Point, Problem, minimise
 from leyden.kernel.points import Points
-from leyden.kernel.preconditioner import MOST_DENSE, Diagonal, Factored, Preconditioner, Shifted, Woodbury
+from leyden.kernel.preconditioner import (
+    MOST_DENSE,
+    Diagonal,
+    Factored,
+    Preconditioner,
+    Shifted,
+    Woodbury,
+    woodbury_nbytes,
+)
 from leyden.kernel.products import Diagonal as DiagonalOf
 from leyden.kernel.products import Features, Gram, HeldOut, Moments, Scores, Targets
 from leyden.kernel.resampling import Sample, feature_error, rows_needed
@@ -356,7 +364,8 @@ def choose(rows: Rows, options: Options, method: str) -> Plan[Any]:
     def one(label: str, flops: float, rate: float = single) -> PassPlan:
         return PassPlan(label, rows.stored_nbytes, flops, max(flops / rate, seconds_read))
 
-    make_features = n * size * (d + 40.0)
+    structured = chosen(options.map, Kernel(options.kernel), d) == "sorf"
+    make_features = n * size * (3 * math.log2(d) + 40.0 if structured else d + 40.0)
     each = make_features + 4.0 * n * size * columns
     survey, held = one("survey", 10.0 * n * d), one("rows held out", options.held_out * each)
     certificate = one("gradient, certificate", make_features + 12.0 * n * size * columns)
@@ -472,7 +481,9 @@ def peak_nbytes(method: str, rows: Rows, options: Options) -> int:
         matrices = 2 * options.folds + 2 if options.folds else 1
         return int(points + tile + 8.0 * size**2 * matrices + 4.0 * 2048 * size)
     made = sampled(n, size)
-    held = 8.0 * size**2 * len(options.penalties) if size <= MOST_DENSE else 8.0 * made**2 * 2
+    held = (
+        8.0 * size**2 * len(options.penalties) if size <= MOST_DENSE else woodbury_nbytes(made, len(options.penalties))
+    )
     return int(points + tile + 4.0 * made * size + held + 8.0 * 2048 * min(size, MOST_DENSE))
 
 

@@ -31,6 +31,13 @@ NAMES = (*DRAWS, "sorf", "binning")
 SORF_INPUTS = 128
 
 
+def chosen(name: str, kernel: Kernel, inputs: int) -> str:
+    """The map that is meant."""
+    if name != "auto":
+        return name
+    return "plain" if not kernel.radial else "sorf" if inputs >= SORF_INPUTS else "orthogonal"
+
+
 def make(
     name: str, kernel: Kernel, inputs: int, size: int, seed: int = 0, *, sample: np.ndarray | None = None
 ) -> FeatureMap:
@@ -44,8 +51,7 @@ def make(
     sample : float32, shape (s, inputs), optional
         Standardised points, for maps that are made of some.
     """
-    if name == "auto":
-        name = "plain" if not kernel.radial else "sorf" if inputs >= SORF_INPUTS else "orthogonal"
+    name = chosen(name, kernel, inputs)
     if name in DRAWS:
         return Fourier(kernel, inputs, size, seed, name)
     if name == "sorf":

@@ -23,6 +23,8 @@ from leyden.kernel.products import gram_of
 
 #: Features up to which the sample's Hessian is factored as it is, when it fits the budget.
 MOST_DENSE = 12_000
+#: Penalties that an s × s matrix is factored for one by one: of more, its eigenvectors take less time and memory.
+MOST_FACTORED = 12
 #: Features that are worked on in float64 at once.
 CHUNK = 1024
 
@@ -144,8 +146,13 @@ class Shifted(Preconditioner):
         return size - float(self.penalties[number]) * total
 
 
+def woodbury_nbytes(rows: int, penalties: int) -> int:
+    """Memory of the matrices of :class:`Woodbury`."""
+    return 8 * rows**2 * (max(penalties, 2) if penalties <= MOST_FACTORED else 4)
+
+
 class Woodbury(Preconditioner):
-    """The inverse by that of an s × s matrix, whose eigenvectors serve all penalties."""
+    """The inverse by that of an s × s matrix: factored for each of a few penalties, or diagonalised for many."""
 
     def __init__(self, s: np.ndarray, scale: float, penalties: np.ndarray, threads: int):
         self.s, self.penalties, self._factor = s, penalties / scale, scale
@@ -153,10 +160,13 @@ class Woodbury(Preconditioner):
         for first in range(0, s.shape[1], CHUNK):
             part = s[:, first : first + CHUNK].astype(np.float64)
             outer += part @ part.T
-        if len(penalties) == 1:
-            self.factor, added = cholesky(outer, float(self.penalties[0]))
-            if added > self.penalties[0]:
-                scale = np.inf
+        self.factors = []
+        if len(penalties) <= MOST_FACTORED:
+            for number, penalty in enumerate(self.penalties):
+                factor, added = cholesky(outer if number + 1 == len(penalties) else outer.copy(), float(penalty))
+                self.factors.append(factor)
+                if added > penalty:
+                    scale = np.inf
         else:
             self.values, self.vectors = sl.eigh(outer, overwrite_a=True, check_finite=False)
         self.scale = scale
@@ -164,8 +174,11 @@ class Woodbury(Preconditioner):
     def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
         image = self._times(r)
         penalties = self.penalties[which]
-        if len(self.penalties) == 1:
-            inner = sl.cho_solve(self.factor, image, check_finite=False)
+        if self.factors:
+            inner = np.empty_like(image)
+            for number, factor in enumerate(self.factors):
+                columns = which == number
+                inner[:, columns] = sl.cho_solve(factor, image[:, columns], check_finite=False)
         else:
             inner = self.vectors @ ((self.vectors.T @ image) / (np.maximum(self.values, 0)[:, None] + penalties))
         return (r - self._transposed(inner)) / (penalties * self._factor)
