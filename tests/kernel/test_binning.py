@@ -8,6 +8,7 @@ import pytest
 import leyden as ly
 from leyden.engine.reduction import Scratch
 from leyden.errors import OptionError
+from leyden.kernel import products
 from leyden.kernel.binning import Binning
 from leyden.kernel.kernels import Kernel
 from leyden.kernel.maps import make, restore
@@ -120,6 +121,28 @@ def test_machines_on_bins_are_saved_verified_and_weighted(tmp_path):
         found.save(tmp_path / loss)
         again = ly.load(tmp_path / loss)
         assert (again.decision_function(x) == found.decision_function(x)).all()
+
+
+def test_bins_are_looked_for_once_where_memory_is_left(monkeypatch):
+    x = points(20_000, 3)
+    y, made, tile = x[:, 0] * x[:, 1], [], Binning.tile
+
+    def counted(self, x, scratch):
+        made.append(len(x))
+        return tile(self, x, scratch)
+
+    monkeypatch.setattr(Binning, "tile", counted)
+    options = {"map": "binning", "kernel": "laplacian", "width": 3.0, "features": 10, "regularization": 1e-3, "seed": 1}
+    found = ly.kernel_machine(x, y, memory="3GB", **options)
+    once, passes = sum(made), sum("conjugate" in line.name for line in found.trace.passes)
+    made.clear()
+    with monkeypatch.context() as change:
+        change.setattr(products.Features, "_kept", property(lambda self: {}, lambda self, value: None), raising=False)
+        again = ly.kernel_machine(x, y, memory="3GB", **options)
+    assert passes > 3
+    assert once < 2.2 * len(x)
+    assert sum(made) > passes * 0.9 * len(x)
+    assert (again.w == found.w).all()
 
 
 def test_of_several_scales_of_the_width_that_which_predicts_best_is_taken():

@@ -21,9 +21,11 @@ class Tile(ABC):
     ----------
     shape : (int, int)
         Points, and features.
+    nbytes : int
     """
 
     shape: tuple[int, int]
+    nbytes: int
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -497,7 +497,7 @@ def _run(plan: Plan[Any], rows: Rows, options: Options, identity: dict[str, Any]
         progress=Progress(options.progress),
     )  # fmt: skip
     with engine.running(identity, plan.to_json()):
-        fit: Fit = (ExactFit if plan.method == "exact" else Fit)(engine, rows, options)
+        fit: Fit = (ExactFit if plan.method == "exact" else Fit)(engine, rows, options, int(plan.peak))
         best, path = None, []
         for scale in options.scales.tolist():
             fit.draw(scale)
@@ -534,8 +534,8 @@ class Fit:
     targets : Targets
     """
 
-    def __init__(self, engine: Engine, rows: Rows, options: Options):
-        self.engine, self.rows, self.options = engine, rows, options
+    def __init__(self, engine: Engine, rows: Rows, options: Options, peak: int):
+        self.engine, self.rows, self.options, self.peak = engine, rows, options, peak
         self.cross_validated: np.ndarray | None = None
         self.gram: Shifted | None = None
         n, d = rows.shape
@@ -560,7 +560,9 @@ class Fit:
         """Draw features of widths that many times as long."""
         self.kernel = Kernel(self.options.kernel, self.widths * scale)
         self.map = self._map()
-        self.features = Features(self.standard, self.map, self.split)
+        # Of sparse features the plan has counted all that the passes take.
+        spare = self.options.memory - self.peak if self.map.sparse else 0
+        self.features = Features(self.standard, self.map, self.split, max(spare, 0))
 
     def _wanted(self) -> int:
         """Rows to sample."""

@@ -81,10 +81,13 @@ class Features:
     feature_map : FeatureMap
     split : Split, optional
         Rows that are held out are not among those of :meth:`fitted`; none by default.
+    spare : int
+        Bytes in which sparse tiles of fitted rows are kept from pass to pass: only here, not where a copy is sent.
     """
 
-    def __init__(self, standard: Standard, feature_map: FeatureMap, split: Split | None = None):
+    def __init__(self, standard: Standard, feature_map: FeatureMap, split: Split | None = None, spare: int = 0):
         self.standard, self.map, self.split = standard, feature_map, split or Split(0.0, 0)
+        self.spare, self._kept = spare, dict[tuple[int, int, int], Tile]()
         rows = TILE_NBYTES // (4 * feature_map.size)
         self.rows = int(min(max(rows - rows % TILE_ROWS, LEAST_TILE), MOST_TILE))
         if feature_map.sparse:
@@ -111,14 +114,18 @@ class Features:
             self.standard.into(part, x)
             self.map.fill(x, out[first : first + len(x)], self._scratch)
 
-    def tiles(self, block: Block) -> Any:
-        """Spans of rows of a block and their features, which the next tile overwrites."""
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"spare": 0, "_kept": {}}
+
+    def tiles(self, block: Block, *, keep: bool = True) -> Any:
+        """Spans of rows of a block and their features, which the next tile overwrites.
+
+        Of rows that are fitted: of others they are not to be kept.
+        """
         if self.map.sparse:
-            points = self._scratch.array("points", (self.rows, self.map.inputs), np.float32)
             for first in range(0, block.rows, self.rows):
                 last = min(first + self.rows, block.rows)
-                self.standard.into(block.data[first:last], points[: last - first])
-                yield slice(first, last), self.map.tile(points[: last - first], self._scratch)
+                yield slice(first, last), self._sparse(block, first, last, keep)
             return
         tile = self._scratch.array("tile", (self.rows, self.map.size), np.float32)
         for first in range(0, block.rows, self.rows):
@@ -126,6 +133,19 @@ class Features:
             z = tile[: last - first]
             self.fill(block.data[first:last], z)
             yield slice(first, last), z
+
+
+    def _sparse(self, block: Block, first: int, last: int, keep: bool) -> Tile:
+        key = (block.start, block.rows, first)
+        found = self._kept.get(key) if keep else None
+        if found is None:
+            points = self._scratch.array("points", (self.rows, self.map.inputs), np.float32)[: last - first]
+            self.standard.into(block.data[first:last], points)
+            found = self.map.tile(points, self._scratch)
+            if keep and found.nbytes <= self.spare:
+                self.spare -= found.nbytes
+                self._kept[key] = found
+        return found
 
 
 def wide(z: np.ndarray | Tile) -> np.ndarray | Tile:
@@ -457,7 +477,7 @@ class HeldOut(Reduction[Scores, Scores]):
         numbers = block.start + np.flatnonzero(~self.features.split.rows_fitted(block))
         block = self.features.split.held_out(block)
         # In float64, so that a score does not depend on the rows beside it.
-        found = [times(wide(z), self.w) for _, z in self.features.tiles(block)]
+        found = [times(wide(z), self.w) for _, z in self.features.tiles(block, keep=False)]
         offset = np.tile(self.targets.offset, self.w.shape[1] // self.targets.outputs)
         scores = np.concatenate(found) + offset if found else np.zeros((0, self.w.shape[1]))
         return self.merge(state, Scores(numbers, scores, self.targets(block.target)))
