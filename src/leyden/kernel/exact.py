@@ -3,7 +3,8 @@ r"""Kernel ridge regression with the kernel itself, for rows that fit in memory:
 ``f(x) = offset + Σ α_i k(x, x_i)`` minimises ``½ Σ (f(x_i) − y_i)² + ½ λ ‖f‖²`` over all functions of the kernel. It is
 found by conjugate gradients divided by a randomly pivoted Cholesky factorization (:mod:`leyden.kernel.pivoted`), with
 products by float32 tiles of K, which are kept if they fit and made again if not. Residuals are formed anew in float64
-until they are small enough, and they certify: with ``r = y − (K + λ I) α`` and the solution α*,
+until they are small enough; where the rounding of tiles stands in the way (λ small beside 6e-8 n), tiles are of float64
+from then on. The residuals certify: with ``r = y − (K + λ I) α`` and the solution α*,
 
 * the objective is ``½ rᵀ K (K + λ I)⁻¹ r ≤ ½ ‖r‖²`` above its minimum;
 * ``‖K (α − α*)‖ ≤ ‖r‖``, over the rows that were fitted;
@@ -18,6 +19,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,7 @@ from leyden.kernel.pivoted import Pivoted, factor
 from leyden.kernel.points import Points
 
 #: Rows of a tile of K; iterations between residuals in float64, and such rounds at most.
-TILE, ITERATIONS, ROUNDS = 256, 200, 8
+TILE, ITERATIONS, ROUNDS = 256, 200, 12
 #: The rank of the factorization is this many times the root of the rows, and at least.
 RANK, LEAST_RANK = 8, 200
 #: What float32 products may leave of a residual before it is formed again.
@@ -71,18 +73,25 @@ class KernelMatrix:
     """
 
     def __init__(self, points: Points, memory: int, threads: int):
-        self.points, self.threads, n = points, threads, points.size
-        self.kept = np.empty((n, n), np.float32) if 4 * n * n <= memory else None
-        if self.kept is not None:
-            self._each(lambda span: np.copyto(self.kept[span], self._tile(span, np.float32)))  # type: ignore[index]
+        self.points, self.memory, self.threads = points, memory, threads
+        self.keep(np.float32)
+
+    def keep(self, dtype: Any) -> None:
+        """Let products be of tiles of that type, and keep these if they fit."""
+        self.dtype, n = dtype, self.points.size
+        self.kept: np.ndarray | None = None
+        if np.dtype(dtype).itemsize * n * n <= self.memory:
+            kept: np.ndarray = np.empty((n, n), dtype)
+            self._each(lambda span: np.copyto(kept[span], self._tile(span, dtype)))
+            self.kept = kept
 
     def times(self, p: np.ndarray) -> np.ndarray:
-        """``K p`` (n, k) by float32 products."""
-        out, single = np.empty(p.shape), p.astype(np.float32)
+        """``K p`` (n, k) by products of tiles."""
+        out, factor = np.empty(p.shape), p.astype(self.dtype, copy=False)
 
         def multiply(span: slice) -> None:
-            tile = self._tile(span, np.float32) if self.kept is None else self.kept[span]
-            out[span] = tile @ single
+            tile = self._tile(span, self.dtype) if self.kept is None else self.kept[span]
+            out[span] = tile @ factor
 
         self._each(multiply)
         return out
@@ -133,7 +142,11 @@ def solve(matrix: KernelMatrix, y: np.ndarray, penalty: float, tol: float, seed:
         if ((found.residual**2 <= 2 * tol * found.value) | (found.value == 0)).all():
             return found
         if (found.residual > 0.5 * best.residual).all() and found is not best:
-            break
+            if matrix.dtype == np.float64:
+                break
+            matrix.keep(np.float64)
+            alpha = best.alpha
+            _, r = measured(matrix, alpha, y, penalty)
         step, count = _conjugate(matrix, divide, r, penalty, 0.5 * np.sqrt(tol * found.value))
         alpha, iterations = alpha + step, iterations + count
     return best  # type: ignore[return-value]  # there was a round
