@@ -100,7 +100,7 @@ class Features:
         """Memory of a thread's tile."""
         if self.map.sparse:
             return 4 * self.rows * (self.map.nonzeros + 4 * self.map.inputs)
-        return 4 * self.rows * (self.map.size + 2 * self.map.inputs)
+        return 4 * self.rows * (self.map.size + 2 * self.map.inputs) + self.map.scratch_nbytes
 
     def fill(self, data: Any, out: np.ndarray) -> None:
         """The features of some rows, float32."""
