@@ -9,8 +9,10 @@ import pytest
 import leyden as ly
 from leyden.engine.reduction import Scratch
 from leyden.errors import OptionError
+from leyden.kernel import machine
 from leyden.kernel.kernels import Kernel
 from leyden.kernel.maps import make, restore
+from leyden.kernel.widths import Learned
 
 ORDERS = ["arccos0", "arccos1"]
 WIDTH = np.array([0.8, 1.0, 1.5, 2.0])
@@ -106,7 +108,7 @@ def test_machines_on_them_are_certified(name, method):
 def test_machines_on_them_are_saved_verified_and_the_same_whatever_the_threads(tmp_path):
     x = points(700, 3)
     y = (x[:, 0] * x[:, 1] > 0).astype(int)
-    options = {"classify": True, "kernel": "arccos1", "features": 80, "regularization": 1e-4, "width": "learned"}
+    options = {"classify": True, "kernel": "arccos1", "features": 80, "regularization": 1e-4}
     for loss in ("squared", "logistic"):
         found = ly.kernel_machine(x, y, loss=loss, threads=1, **options)
         assert found.certificate.holds
@@ -116,6 +118,20 @@ def test_machines_on_them_are_saved_verified_and_the_same_whatever_the_threads(t
         assert np.array_equal(again.decision_function(x), found.decision_function(x))
         two = ly.kernel_machine(x, y, loss=loss, threads=2, **options)
         assert np.array_equal(two.w, found.w)
+
+
+def test_widths_are_learned_by_a_gaussian_kernel(monkeypatch):
+    asked = []
+
+    def learn(kernel, x, y, *, seed):
+        asked.append((kernel.name, kernel.width))
+        return Learned(np.array([2.0, 3.0]), 1e-6, 1.0, 0.5)
+
+    monkeypatch.setattr(machine, "learn", learn)
+    x = points(200, 2)
+    found = ly.kernel_machine(x, x[:, 0], kernel="arccos1", width="learned", features=20)
+    assert [name for name, _ in asked] == ["gaussian"]
+    assert found.kernel.width.tolist() == [2.0, 3.0]
 
 
 def test_what_angles_are_not_for_is_said():

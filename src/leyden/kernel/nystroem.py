@@ -33,7 +33,7 @@ from leyden.kernel.features import FeatureMap
 from leyden.kernel.frequencies import generator
 from leyden.kernel.kernels import Kernel
 from leyden.kernel.multiply import BLOCK, Matrix
-from leyden.kernel.pivoted import factor
+from leyden.kernel.pivoted import DRAWN, factor
 from leyden.kernel.points import Points, of_squares
 from leyden.kernel.preconditioner import cholesky
 
@@ -42,8 +42,9 @@ NAMES = ("nystroem", "nystroem-uniform")
 #: What is added to the diagonal of the kernel of the centres, relatively. Similarities of float32 are wrong by 1e-7,
 #: which the inverse of L magnifies by no more than the root of its reciprocal.
 JITTER = 1e-6
-#: Points that pivots are chosen among, a centre.
-CANDIDATES = 4
+#: Points that pivots are chosen among, a centre and at least; and rounds that they are drawn in: those of one round do
+#: not see one another.
+CANDIDATES, LEAST, ROUNDS = 4, 5000, 32
 #: Which random numbers of a draw are its own.
 WHAT = 10
 
@@ -120,8 +121,9 @@ def drawn(name: str, kernel: Kernel, size: int, seed: int, sample: np.ndarray | 
     order = generator(seed, 0, WHAT).permutation(len(sample))
     with single_threaded_blas():
         if name == "nystroem":
-            sample = sample[order[: CANDIDATES * size]]
-            _, chosen = factor(Points(kernel, sample), min(size, len(sample)), seed)
+            sample = sample[order[: max(CANDIDATES * size, LEAST)]]
+            rank = min(size, len(sample))
+            _, chosen = factor(Points(kernel, sample), rank, seed, max(1, min(DRAWN, rank // ROUNDS)))
         else:
             chosen = order[:size]
         _, first = np.unique(sample[chosen], axis=0, return_index=True)
@@ -144,7 +146,7 @@ def kept_nbytes(inputs: int, size: int) -> float:
 
 def drawing_nbytes(inputs: int, size: int, sample: int) -> float:
     """Memory that drawing takes beside the map."""
-    candidates = min(sample, CANDIDATES * size)
+    candidates = min(sample, max(CANDIDATES * size, LEAST))
     return 8.0 * candidates * (size + 64 + 3 * inputs) + 40.0 * size**2
 
 

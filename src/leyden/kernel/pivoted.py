@@ -18,14 +18,14 @@ from leyden.kernel.preconditioner import cholesky
 DRAWN, LEFT = 64, 1e-12
 
 
-def factor(points: Points, rank: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def factor(points: Points, rank: int, seed: int, drawn_at_once: int = DRAWN) -> tuple[np.ndarray, np.ndarray]:
     """F of the kernel matrix of points, float64 (n, r) with r at most ``rank``, and the pivots, int (r,), in order."""
     n = points.size
     random = np.random.default_rng([seed, 11])
     f, left, done = np.zeros((n, rank)), points.kernel.diagonal(points.points), 0
     enough, pivots = LEFT * left.sum(), np.zeros(rank, np.int64)
     while done < rank and left.sum() > enough:
-        drawn = np.unique(random.choice(n, min(DRAWN, rank - done), p=left / left.sum()))
+        drawn = np.unique(random.choice(n, min(drawn_at_once, rank - done), p=left / left.sum()))
         columns = points.similarities(points.points[drawn]).T
         columns = columns - f[:, :done] @ f[drawn, :done].T
         (lower, _), _ = cholesky(np.ascontiguousarray(columns[drawn]), 1e-13 * float(left.sum()))
