@@ -124,6 +124,9 @@ def test_machines_on_them_are_saved_verified_and_the_same_whatever_the_threads(t
         assert np.array_equal(again.map.arrays()["centres"], found.map.arrays()["centres"])
         two = ly.kernel_machine(x, y, loss=loss, threads=2, **options)
         assert np.array_equal(two.w, found.w)
+        again.map.centres[0] += 1.0
+        again.map = restore(again.map.to_json(), again.map.arrays())
+        assert not again.verify(x, y).holds
 
 
 def test_what_has_no_points_or_takes_too_much_is_refused():

@@ -374,6 +374,8 @@ def choose(rows: Rows, options: Options, method: str) -> Plan[Any]:
     each = make_features + 4.0 * n * size * columns
     survey, held = one("survey", 10.0 * n * d), one("rows held out", options.held_out * each)
     certificate = one("gradient, certificate", make_features + 12.0 * n * size * columns)
+    if drawing := maps.drawing_flops(options.map, d, size, n):
+        survey = replace(survey, flops=survey.flops + drawing, seconds=survey.seconds + drawing / rates.gram64)
     sample = sampled(n, size)
     dense = size <= MOST_DENSE
     order = size if dense else sample

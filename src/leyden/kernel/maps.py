@@ -76,10 +76,15 @@ def flops(name: str, kernel: Kernel, inputs: int, size: int) -> float:
     return size * (inputs + 40.0)
 
 
+def drawing_flops(name: str, inputs: int, size: int, sample: int) -> float:
+    """What drawing such a map from a sample will cost; nothing to speak of where no points are looked at."""
+    return nystroem.drawing_flops(name, inputs, size, sample) if name in nystroem.NAMES else 0.0
+
+
 def nbytes(name: str, kernel: Kernel, inputs: int, size: int, sample: int) -> tuple[float, float, float]:
     """Memory that such a map will take beside d numbers a feature, drawing it from a sample, and a thread's tiles."""
     if name in nystroem.NAMES:
-        kept, drawing = nystroem.kept_nbytes(inputs, size), nystroem.drawing_nbytes(inputs, size, sample)
+        kept, drawing = nystroem.kept_nbytes(inputs, size), nystroem.drawing_nbytes(name, inputs, size, sample)
         return kept, drawing, nystroem.scratch_nbytes(size)
     return 0.0, 0.0, tensorsketch.scratch_nbytes(size) if kernel.name == "polynomial" else 0.0
 

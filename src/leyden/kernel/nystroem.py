@@ -139,14 +139,20 @@ def flops(inputs: int, size: int) -> float:
     return size * (size + 2.0 * inputs + 40)
 
 
+def drawing_flops(name: str, inputs: int, size: int, sample: int) -> float:
+    """For the centres and the inverse, in float64 by one thread."""
+    candidates = min(sample, max(CANDIDATES * size, LEAST)) if name == "nystroem" else 0
+    return float(size) ** 3 + candidates * size * (size + 2.0 * inputs + 40)
+
+
 def kept_nbytes(inputs: int, size: int) -> float:
     """Memory of the map."""
     return 8.0 * size**2 + 12.0 * size * inputs
 
 
-def drawing_nbytes(inputs: int, size: int, sample: int) -> float:
+def drawing_nbytes(name: str, inputs: int, size: int, sample: int) -> float:
     """Memory that drawing takes beside the map."""
-    candidates = min(sample, max(CANDIDATES * size, LEAST))
+    candidates = min(sample, max(CANDIDATES * size, LEAST)) if name == "nystroem" else 0
     return 8.0 * candidates * (size + 64 + 3 * inputs) + 40.0 * size**2
 
 
