@@ -10,7 +10,7 @@ from leyden.engine.reduction import Scratch
 from leyden.errors import BudgetError, OptionError
 from leyden.kernel.kernels import NAMES, Kernel
 from leyden.kernel.maps import make, restore
-from leyden.kernel.nystroem import JITTER
+from leyden.kernel.nystroem import JITTER, of_products
 
 MAPS = ["nystroem", "nystroem-uniform"]
 
@@ -50,6 +50,17 @@ def test_features_are_the_same_in_any_tile_and_come_back_from_what_was_saved(ker
     assert np.array_equal(restore(made.to_json(), made.arrays())(x), z)
     assert np.array_equal(make(name, Kernel(kernel, 2.0), 3, 50, 2, sample=sample)(x), z)
     assert not np.array_equal(make(name, Kernel(kernel, 2.0), 3, 50, 3, sample=sample)(x), z)
+
+
+def test_the_smoother_arc_cosine_kernel_is_as_exact_as_cosines_are():
+    x = np.column_stack([3 * points(80, 3), np.ones(80)])
+    x = np.vstack([x, x[:40] + 1e-4 * points(40, 4, 1), -x[:40]]).astype(np.float32)
+    a = np.linalg.norm(x, axis=1)
+    found = of_products(x @ x.T, a, a)
+    u = x / np.linalg.norm(x.astype(float), axis=1)[:, None]
+    t = np.arccos(np.clip(u @ u.T, -1, 1))
+    exact = (np.sin(t) + (np.pi - t) * np.cos(t)) / np.pi
+    assert (np.abs(found / np.multiply.outer(a, a) - exact) <= 2e-6).all()
 
 
 def test_pivots_leave_less_of_clustered_points_than_uniform_centres():

@@ -61,6 +61,10 @@ class ArcCos(FeatureMap):
         return self.w.nbytes + self._matrix.nbytes
 
     @property
+    def scratch_nbytes(self) -> int:
+        return BLOCK * (self.size + 8 * (self.inputs + 1))
+
+    @property
     def flops(self) -> float:
         return 2.0 * self.size * (self.inputs + 2)
 
