@@ -54,6 +54,27 @@ def test_penalties_are_compared(table):
     assert run.invoke(app, ["plan", "kernel", str(table), *options]).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--kernel", "polynomial", "--degree", "2", "--constant", "0.5"],
+        ["--kernel", "arccos1"],
+        ["--kernel", "matern52", "--map", "nystroem"],
+    ],
+)
+def test_other_kernels_and_maps_are_asked_for_by_name(table, tmp_path, options):
+    out, options = tmp_path / "machine", ["--target", "y", "--classify", "--features", "80", *options]
+    found = run.invoke(app, ["kernel", str(table), *options, "--out", str(out)])
+    assert found.exit_code == 0, found.output
+    assert run.invoke(app, ["verify", str(out), str(table)]).exit_code == 0
+    kernel = ly.load(out).kernel
+    assert kernel.name == options[options.index("--kernel") + 1]
+    if kernel.name == "polynomial":
+        assert (kernel.degree, kernel.constant) == (2, 0.5)
+        assert ly.load(out).error(str(table), "y") < 0.1
+    assert run.invoke(app, ["plan", "kernel", str(table), *options]).exit_code == 0
+
+
 @pytest.fixture(params=["csv", "parquet"])
 def flowers(tmp_path, request):
     """Labels that are text, in two columns of which the first is other text."""

@@ -17,11 +17,14 @@ from leyden.kernel import _fourier_kernels, _fourier_vectors
 from leyden.kernel.fourier import Fourier
 from leyden.kernel.frequencies import orthogonal, plain
 from leyden.kernel.inputs import Standard, median_width
-from leyden.kernel.kernels import NAMES, RADIAL, Kernel
+from leyden.kernel.kernels import RADIAL, STATIONARY, Kernel
 from leyden.kernel.maps import make, restore
 
 DRAWS = [
-    (name, draw) for name in NAMES for draw in ("orthogonal", "plain", "qmc") if name in RADIAL or draw != "orthogonal"
+    (name, draw)
+    for name in STATIONARY
+    for draw in ("orthogonal", "plain", "qmc")
+    if name in RADIAL or draw != "orthogonal"
 ]
 
 

@@ -22,7 +22,13 @@ class Machine(Means):
 
     features: Annotated[
         int | None,
-        option("Problem", "--features", "-D", min=1, help="Random features, or grids of bins.  [default: 2000 or 50]"),
+        option(
+            "Problem",
+            "--features",
+            "-D",
+            min=1,
+            help="Random features, centres, or grids of bins.  [default: 2000 or 50]",
+        ),
     ] = None
     classify: Annotated[bool, option("Problem", "--classify", help="The target holds labels, numbers or text.")] = False
     loss: Annotated[str, option("Problem", metavar="squared|logistic|squared_hinge", help="What is minimised.")] = (
@@ -30,8 +36,16 @@ class Machine(Means):
     )
     kernel: Annotated[
         str,
-        option("Problem", metavar="NAME", help="gaussian, laplacian, matern12, matern32, matern52 or cauchy."),
+        option(
+            "Problem",
+            metavar="NAME",
+            help="gaussian, laplacian, matern12, matern32, matern52, cauchy, arccos0, arccos1 or polynomial.",
+        ),
     ] = "gaussian"
+    degree: Annotated[
+        int, option("Problem", min=1, help="Of the polynomial kernel (x·y/width² + constant)^degree.")
+    ] = 3
+    constant: Annotated[float, option("Problem", help="Of the polynomial kernel.")] = 1.0
     width: Annotated[
         str,
         option("Problem", metavar="median|learned|W", help="How far apart rows are alike, in standard deviations."),
@@ -56,7 +70,13 @@ class Machine(Means):
     ] = False
     tol: Annotated[float, option("Problem", help="Relative duality gap the certificate must reach.")] = 1e-2
     map: Annotated[
-        str, option("Run", metavar="NAME", help="How features are drawn: auto, orthogonal, plain, qmc, binning.")
+        str,
+        option(
+            "Run",
+            metavar="NAME",
+            help="How features are drawn: auto, orthogonal, plain, qmc, binning, nystroem, nystroem-uniform, "
+            "tensorsketch.",
+        ),
     ] = "auto"
     method: Annotated[str, option("Run", metavar="auto|cg|gram", help="By default the fastest one.")] = "auto"
 

@@ -34,8 +34,8 @@ class _Machine(BaseEstimator):
 
     def _solve(self, X: Any, y: Any, **options: Any) -> None:
         names = (
-            "features", "kernel", "width", "scale", "map", "standardize", "held_out", "tol", "method", "memory",
-            "threads", "checkpoint", "progress",
+            "features", "kernel", "degree", "constant", "width", "scale", "map", "standardize", "held_out", "tol",
+            "method", "memory", "threads", "checkpoint", "progress",
         )  # fmt: skip
         given = {name: getattr(self, name) for name in names} | options
         self._keep(kernel_machine(X, y, **given, seed=self._seed()))
@@ -76,7 +76,9 @@ class KernelRidge(RegressorMixin, _Machine):
     features : int or "exact", optional
         Random features, D (2000 by default), or grids of bins (50); or the kernel itself, of rows that fit in memory
         (:mod:`leyden.kernel.exact`).
-    kernel, width, scale, map, regularization, standardize, variance, tol, method, memory, threads, checkpoint, progress
+    kernel, degree, constant, width, scale, map, regularization, standardize, variance
+        As in :func:`leyden.kernel_machine`.
+    tol, method, memory, threads, checkpoint, progress
         As in :func:`leyden.kernel_machine`.
     held_out : float, default 0
         Share of the rows that prediction intervals rest on, and that are not fitted.
@@ -108,6 +110,8 @@ class KernelRidge(RegressorMixin, _Machine):
         features: int | str | None = None,
         *,
         kernel: str = "gaussian",
+        degree: int = 3,
+        constant: float = 1.0,
         width: Any = "median",
         scale: float | Sequence[float] = 1.0,
         map: str = "auto",
@@ -126,6 +130,8 @@ class KernelRidge(RegressorMixin, _Machine):
         self.features = features
         self.variance = variance
         self.kernel = kernel
+        self.degree = degree
+        self.constant = constant
         self.width = width
         self.scale = scale
         self.map = map
@@ -194,7 +200,9 @@ class KernelRidgeCV(KernelRidge):
         The Gram matrix of each fold is kept, of D² numbers.
     widths : sequence, optional
         Of widths to choose from as well, each as ``width`` is given; in place of it.
-    kernel, width, scale, map, standardize, held_out, variance, tol, memory, threads, random_state, checkpoint, progress
+    kernel, degree, constant, width, scale, map, standardize, held_out, variance
+        As in :class:`KernelRidge`.
+    tol, memory, threads, random_state, checkpoint, progress
         As in :class:`KernelRidge`.
 
     Attributes
@@ -229,6 +237,8 @@ class KernelRidgeCV(KernelRidge):
         folds: int = 5,
         widths: Sequence[Any] | None = None,
         kernel: str = "gaussian",
+        degree: int = 3,
+        constant: float = 1.0,
         width: Any = "median",
         scale: float | Sequence[float] = 1.0,
         map: str = "auto",
@@ -248,6 +258,8 @@ class KernelRidgeCV(KernelRidge):
         self.folds = folds
         self.widths = widths
         self.kernel = kernel
+        self.degree = degree
+        self.constant = constant
         self.width = width
         self.scale = scale
         self.map = map
@@ -304,7 +316,9 @@ class KernelClassifier(ClassifierMixin, _Machine):
     features : int, optional
         Random features, D (2000 by default), or grids of bins (50).
     loss : {"squared", "logistic", "squared_hinge"}
-    kernel, width, scale, map, regularization, standardize, tol, method, memory, threads, checkpoint, progress
+    kernel, degree, constant, width, scale, map, regularization, standardize
+        As in :func:`leyden.kernel_machine`.
+    tol, method, memory, threads, checkpoint, progress
         As in :func:`leyden.kernel_machine`.
     held_out : float, default 0
         Share of the rows that is not fitted: probabilities are calibrated on it, and the error is bounded by it. With
@@ -337,6 +351,8 @@ class KernelClassifier(ClassifierMixin, _Machine):
         *,
         loss: str = "squared",
         kernel: str = "gaussian",
+        degree: int = 3,
+        constant: float = 1.0,
         width: Any = "median",
         scale: float | Sequence[float] = 1.0,
         map: str = "auto",
@@ -354,6 +370,8 @@ class KernelClassifier(ClassifierMixin, _Machine):
         self.features = features
         self.loss = loss
         self.kernel = kernel
+        self.degree = degree
+        self.constant = constant
         self.width = width
         self.scale = scale
         self.map = map

@@ -8,7 +8,8 @@ from then on. The residuals certify: with ``r = y − (K + λ I) α`` and the so
 
 * the objective is ``½ rᵀ K (K + λ I)⁻¹ r ≤ ½ ‖r‖²`` above its minimum;
 * ``‖K (α − α*)‖ ≤ ‖r‖``, over the rows that were fitted;
-* ``|f(x) − f*(x)| ≤ (rᵀ (K + λ I)⁻¹ K (K + λ I)⁻¹ r)^½ ≤ ‖r‖ / 2√λ`` at every x, since ``k(x, x) = 1``.
+* ``|f(x) − f*(x)| ≤ (k(x, x) rᵀ (K + λ I)⁻¹ K (K + λ I)⁻¹ r)^½ ≤ ‖r‖ (k(x, x) / 4λ)^½`` at every x, and k(x, x) = 1 of
+  all kernels but those that have no bound.
 
 What rounding can have hidden of r is added to its norm.
 """
@@ -25,6 +26,7 @@ import numpy as np
 
 from leyden.certificate import Bound
 from leyden.engine.local import single_threaded_blas
+from leyden.kernel.generalisation import score_error
 from leyden.kernel.pivoted import Pivoted, factor
 from leyden.kernel.points import Points
 
@@ -132,7 +134,7 @@ def solve(matrix: KernelMatrix, y: np.ndarray, penalty: float, tol: float, seed:
     tol : float
     seed : int
     """
-    divide = Pivoted(factor(matrix.points, rank_of(len(y)), seed), penalty)
+    divide = Pivoted(factor(matrix.points, rank_of(len(y)), seed)[0], penalty)
     alpha, iterations = np.zeros_like(y), 0
     best: Solved | None = None
     for _ in range(ROUNDS):
@@ -194,16 +196,15 @@ def bounds(found: Solved, points: Points, penalty: float, tol: float) -> dict[st
     gap, value = 0.5 * found.residual**2, found.value
     relative = float(np.divide(gap, value, out=np.zeros_like(gap), where=value > 0).max())
     # Predictions are made of similarities in float32.
-    single = float(np.finfo(np.float32).eps) + points.rounding()
+    single = float(np.finfo(np.float32).eps) * points.most + points.rounding()
     evaluated = single * float(np.abs(found.alpha).sum(axis=0).max())
-    everywhere = float(found.residual.max()) / (2 * math.sqrt(penalty)) + evaluated
+    # A similarity is no more than the root of both diagonals, and so is what it is off.
+    everywhere = float(found.residual.max()) / (2 * math.sqrt(penalty)) + evaluated / math.sqrt(points.most or 1.0)
+    bound = 1.0 if points.kernel.bounded else math.inf
     typical = float(found.residual.max()) / math.sqrt(len(found.alpha)) + evaluated
     all_bounds = [
         Bound("duality_gap", relative, "the objective is this far, relatively, above the least", "rigorous", tol),
-        Bound(
-            "score_error", everywhere, "no score, at any point, is further from that of the exact kernel machine",
-            "rigorous", relative=False,
-        ),
+        score_error(everywhere, bound, "the exact kernel machine", "x, √k(x, x), which has no bound"),
         Bound(
             "fitted_error", typical,
             "root mean square distance of fitted scores from those of the exact kernel machine", "rigorous",

@@ -103,7 +103,12 @@ class FeatureMap(ABC):
     @property
     @abstractmethod
     def nbytes(self) -> int:
-        """Memory that the map takes, and a thread that fills tiles beside them."""
+        """Memory that the map takes."""
+
+    @property
+    def scratch_nbytes(self) -> int:
+        """Memory that a thread takes to fill tiles, beside them and two copies of their points."""
+        return 0
 
     @property
     @abstractmethod

@@ -47,6 +47,11 @@ class Fourier(FeatureMap):
                 f"{size} Fourier features are not pairs of a sine and a cosine",
                 hint=f"Ask for {max(2, size + size % 2)}.",
             )
+        if not kernel.stationary:
+            raise OptionError(
+                f"the {kernel.name} kernel does not depend on differences alone: it has no frequencies",
+                hint="Leave map out.",
+            )
         if draw == "orthogonal" and not kernel.radial:
             raise OptionError(
                 f"the {kernel.name} kernel changes when points are turned: its frequencies cannot be orthogonal",

@@ -66,6 +66,18 @@ def bounds(
     }  # fmt: skip
 
 
+def score_error(distance: float, longest: float, machine: str, what: str) -> Bound:
+    """How far scores are, at any point, from those of a machine that is at some distance in the space of the features.
+
+    Of features that have no bound it is that distance, by which their length is to be multiplied.
+    """
+    meaning = f"no score, at any point, is further from that of {machine}"
+    if math.isfinite(longest):
+        return Bound("score_error", distance * longest, meaning, "rigorous", relative=False)
+    meaning += f" than this times the length of {what}"
+    return Bound("score_error_per_length", distance, meaning, "rigorous", relative=False)
+
+
 def conformal(residuals: np.ndarray, confidence: float) -> np.ndarray:
     """Half-widths of intervals, (k,), from absolute residuals (m, k); infinite if they are too few."""
     if not 0 < confidence < 1:

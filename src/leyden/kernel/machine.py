@@ -41,14 +41,13 @@ from leyden.engine.fingerprint import fingerprint
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
 from leyden.errors import DataError, OptionError
-from leyden.kernel import exact, pac_bayes
+from leyden.kernel import exact, maps, nystroem, pac_bayes
 from leyden.kernel.binning import BITS
 from leyden.kernel.features import FeatureMap
-from leyden.kernel.generalisation import DELTA, labels
+from leyden.kernel.generalisation import DELTA, labels, score_error
 from leyden.kernel.inputs import Standard, median_width
-from leyden.kernel.kernels import NAMES, Kernel
+from leyden.kernel.kernels import INNER, NAMES, Kernel
 from leyden.kernel.losses import LOSSES
-from leyden.kernel.maps import chosen, make
 from leyden.kernel.newton import Point, Problem, minimise
 from leyden.kernel.points import Points
 from leyden.kernel.preconditioner import (
@@ -89,6 +88,8 @@ LEARNING, LOOKING = 40_000, 5_000
 SAMPLED, MOST_SAMPLED = 8, 10_000
 #: Passes that conjugate gradients take, about.
 EXPECTED = 16
+#: Degree of a polynomial kernel.
+MOST_DEGREE = 20
 #: Rows up to which the kernel itself is solved with.
 MOST_EXACT = 50_000
 #: Ratio of the deviations of columns from which they are said to be on different scales.
@@ -103,6 +104,8 @@ class Options:
     loss: str
     features: int
     kernel: str
+    degree: int
+    constant: float
     width: Any
     scales: np.ndarray
     map: str
@@ -129,6 +132,8 @@ def kernel_machine(
     loss: str = "squared",
     features: int | str | None = None,
     kernel: str = "gaussian",
+    degree: int = 3,
+    constant: float = 1.0,
     width: Any = "median",
     scale: float | Sequence[float] = 1.0,
     map: str = "auto",
@@ -163,10 +168,14 @@ def kernel_machine(
     loss : {"squared", "logistic", "squared_hinge"}
         The latter two with ``classify``.
     features : int or "exact", optional
-        D, 2000 by default; of random bins (``map="binning"``) the number of grids, by default 50; or the kernel itself,
-        of rows that are no more than :data:`MOST_EXACT` (:mod:`leyden.kernel.exact`).
-    kernel : {"gaussian", "laplacian", "matern12", "matern32", "matern52", "cauchy"}
+        D, 2000 by default; of random bins (``map="binning"``) the number of grids, by default 50; of Nyström features
+        that of centres, at most; or the kernel itself, of rows that are no more than :data:`MOST_EXACT`
+        (:mod:`leyden.kernel.exact`).
+    kernel : {"gaussian", "laplacian", "matern12", "matern32", "matern52", "cauchy", "arccos0", "arccos1", "polynomial"}
         See :mod:`leyden.kernel.kernels`.
+    degree : int, default 3
+    constant : float, default 1
+        Of the polynomial kernel ``(x·y / width² + constant)^degree``.
     width : "median", "learned", float, or array of shape (d,)
         How far apart points are alike, in units of the standardised columns: the median distance of pairs, or one
         for each column as held-out rows are predicted best (:mod:`leyden.kernel.widths`).
@@ -275,6 +284,8 @@ def kernel_machine(
         loss=loss,
         features=MAX_FEATURES if exact else check.whole("features", features, 1, MAX_FEATURES),
         kernel=check.one_of("kernel", kernel, NAMES),
+        degree=check.whole("degree", degree, 1, MOST_DEGREE),
+        constant=check.zero_or_more("constant", constant),
         width=_width(width),
         scales=scales,
         map=map,
@@ -296,6 +307,8 @@ def kernel_machine(
         raise OptionError("there is no target", where=opened.source, hint="Give target, or open the rows with target=.")
     if exact:
         options = replace(options, features=_exact_rows(opened))
+    if map in nystroem.NAMES:
+        options = replace(options, features=min(options.features, opened.shape[0]))
     if opened.labels is not None and not classify:
         raise OptionError("the target is text: labels, and no numbers", where=opened.source, hint="Give classify=True.")
     if classify and len(opened.targets) > 1:
@@ -364,11 +377,13 @@ def choose(rows: Rows, options: Options, method: str) -> Plan[Any]:
     def one(label: str, flops: float, rate: float = single) -> PassPlan:
         return PassPlan(label, rows.stored_nbytes, flops, max(flops / rate, seconds_read))
 
-    structured = chosen(options.map, Kernel(options.kernel), d) == "sorf"
-    make_features = n * size * (3 * math.log2(d) + 40.0 if structured else d + 40.0)
+    made_of = Kernel(options.kernel, degree=options.degree)
+    make_features = n * maps.flops(options.map, made_of, d, size)
     each = make_features + 4.0 * n * size * columns
     survey, held = one("survey", 10.0 * n * d), one("rows held out", options.held_out * each)
     certificate = one("gradient, certificate", make_features + 12.0 * n * size * columns)
+    if drawing := maps.drawing_flops(options.map, d, size, n):
+        survey = replace(survey, flops=survey.flops + drawing, seconds=survey.seconds + drawing / rates.gram64)
     sample = sampled(n, size)
     dense = size <= MOST_DENSE
     order = size if dense else sample
@@ -472,19 +487,18 @@ def peak_nbytes(method: str, rows: Rows, options: Options) -> int:
     n, d = rows.shape
     size, threads = options.features, options.threads
     outputs = (1 if options.classify else len(rows.targets)) * len(options.penalties)
-    sample = max(
-        sampled(n, size), rows_needed(n, size), min(n, LEARNING if isinstance(options.width, str) else LOOKING)
-    )  # fmt: skip
-    points = 8.0 * sample * (d + 4) * 3 + 4.0 * d * size
-    tile = threads * (4 * 2**20 + 3 * 2**20 + 40.0 * size * 24) + 8.0 * size * outputs * (6 + 3 * threads)
+    looked = max(LEARNING if isinstance(options.width, str) else LOOKING, maps.sampled(options.map, size))
+    sample = max(sampled(n, size), rows_needed(n, size), min(n, looked))
+    kept, drawing, scratch = maps.nbytes(options.map, Kernel(options.kernel), d, size, sample)
+    points = 8.0 * sample * (d + 4) * 3 + 4.0 * d * size + kept * (2 if len(options.scales) > 1 else 1)
+    tile = threads * (4 * 2**20 + 3 * 2**20 + 40.0 * size * 24 + scratch) + 8.0 * size * outputs * (6 + 3 * threads)
     if method == "gram":
         matrices = 2 * options.folds + 2 if options.folds else 1
-        return int(points + tile + 8.0 * size**2 * matrices + 4.0 * 2048 * size)
+        return int(points + max(drawing, tile + 8.0 * size**2 * matrices + 4.0 * 2048 * size))
     made = sampled(n, size)
-    held = (
-        8.0 * size**2 * len(options.penalties) if size <= MOST_DENSE else woodbury_nbytes(made, len(options.penalties))
-    )
-    return int(points + tile + 4.0 * made * size + held + 8.0 * 2048 * min(size, MOST_DENSE))
+    made_nbytes = woodbury_nbytes(made, len(options.penalties))
+    held = 8.0 * size**2 * len(options.penalties) if size <= MOST_DENSE else made_nbytes
+    return int(points + max(drawing, tile + 4.0 * made * size + held + 8.0 * 2048 * min(size, MOST_DENSE)))
 
 
 # ---------------------------------------------------------------- the run
@@ -558,7 +572,8 @@ class Fit:
 
     def draw(self, scale: float) -> None:
         """Draw features of widths that many times as long."""
-        self.kernel = Kernel(self.options.kernel, self.widths * scale)
+        options = self.options
+        self.kernel = Kernel(options.kernel, self.widths * scale, options.degree, options.constant)
         self.map = self._map()
         # Of sparse features the plan has counted all that the passes take.
         spare = self.options.memory - self.peak if self.map.sparse else 0
@@ -568,11 +583,11 @@ class Fit:
         """Rows to sample."""
         n, size = self.rows.shape[0], self.options.features
         looked = LEARNING if isinstance(self.options.width, str) or self.options.map == "binning" else LOOKING
-        return max(sampled(n, size), rows_needed(n, size), looked)
+        return max(sampled(n, size), rows_needed(n, size), looked, maps.sampled(self.options.map, size))
 
     def _map(self) -> FeatureMap:
         options = self.options
-        return make(
+        return maps.make(
             options.map, self.kernel, self.rows.shape[1], options.features, options.seed, sample=self.points
         )  # fmt: skip
 
@@ -635,8 +650,9 @@ class Fit:
             y = self.targets(self.survey.target) - self.targets.offset
             part = min(len(self.points), LEARNING)
             kernel = Kernel(options.kernel, width)
-            if options.map == "binning":
-                # The density of bins has no derivative: what the columns are worth to a smooth kernel is told.
+            if options.map == "binning" or options.kernel in INNER:
+                # The density of bins has no derivative, and a kernel of inner products no frequencies: what the columns
+                # are worth to a smooth kernel is told.
                 kernel = Kernel("gaussian", median_width("gaussian", self.points, options.seed))
             learned = learn(kernel, self.points[:part], y[:part], seed=options.seed)
             self.engine.trace.remarks.append(
@@ -848,17 +864,14 @@ def certified(
     gap, value = found.gap[columns], found.value[columns]
     relative = float(np.divide(gap, value, out=np.zeros_like(gap), where=value > 0).max())
     # P is λ-strongly convex: ‖w − w*‖² ≤ 2 gap / λ, and |f(x) − f*(x)| ≤ ‖z(x)‖ ‖w − w*‖.
-    everywhere = float(np.sqrt(2 * gap / penalty).max()) * feature_map.bound
+    everywhere = float(np.sqrt(2 * gap / penalty).max())
     typical = float(np.sqrt(2 * gap / weight).max())
     bounds = [
         Bound(
             "duality_gap", relative, "the objective is this far, relatively, above the least it can be",
             "rigorous", tol,
         ),
-        Bound(
-            "score_error", everywhere, "no score, at any point, is further from that of the best machine",
-            "rigorous", relative=False,
-        ),
+        score_error(everywhere, feature_map.bound, "the best machine", "its features, which have no bound"),
     ]  # fmt: skip
     if loss == "squared":
         meaning = "root mean square distance of fitted scores from those of the best machine"

@@ -18,22 +18,23 @@ from leyden.kernel.preconditioner import cholesky
 DRAWN, LEFT = 64, 1e-12
 
 
-def factor(points: Points, rank: int, seed: int) -> np.ndarray:
-    """F of the kernel matrix of points, float64 (n, r) with r at most ``rank``."""
+def factor(points: Points, rank: int, seed: int, drawn_at_once: int = DRAWN) -> tuple[np.ndarray, np.ndarray]:
+    """F of the kernel matrix of points, float64 (n, r) with r at most ``rank``, and the pivots, int (r,), in order."""
     n = points.size
     random = np.random.default_rng([seed, 11])
-    f, left, done = np.zeros((n, rank)), np.ones(n), 0
-    while done < rank and left.sum() > LEFT * n:
-        drawn = np.unique(random.choice(n, min(DRAWN, rank - done), p=left / left.sum()))
+    f, left, done = np.zeros((n, rank)), points.kernel.diagonal(points.points), 0
+    enough, pivots = LEFT * left.sum(), np.zeros(rank, np.int64)
+    while done < rank and left.sum() > enough:
+        drawn = np.unique(random.choice(n, min(drawn_at_once, rank - done), p=left / left.sum()))
         columns = points.similarities(points.points[drawn]).T
         columns = columns - f[:, :done] @ f[drawn, :done].T
         (lower, _), _ = cholesky(np.ascontiguousarray(columns[drawn]), 1e-13 * float(left.sum()))
         span = slice(done, done + len(drawn))
         f[:, span] = sl.solve_triangular(lower, columns.T, lower=True, check_finite=False).T
         left = np.maximum(left - (f[:, span] ** 2).sum(axis=1), 0)
-        left[drawn] = 0
+        left[drawn], pivots[span] = 0, drawn
         done += len(drawn)
-    return f[:, :done]
+    return f[:, :done], pivots[:done]
 
 
 class Pivoted:

@@ -32,7 +32,9 @@ class Points(FeatureMap):
     def __init__(self, kernel: Kernel, points: np.ndarray):
         self.kernel, self.points = kernel, points
         self.size, self.inputs = points.shape
-        self.bound = math.sqrt(self.size)
+        self.bound = math.sqrt(self.size) if kernel.bounded else math.inf
+        #: The largest ``k(x, x)`` of them.
+        self.most = float(kernel.diagonal(points).max(initial=0.0))
         self.scaled = points.astype(np.float64) / kernel.width
         self.squares = (self.scaled**2).sum(axis=1)
         self.single = self.scaled.astype(np.float32), self.squares.astype(np.float32)
@@ -55,8 +57,10 @@ class Points(FeatureMap):
         unit = float(np.finfo(float).eps)
         if self.kernel.name == "gaussian":  # It changes by half of what the square does.
             return (2 * (self.inputs + 4) * float(self.squares.max(initial=0.0)) + 8) * unit
-        # Distances are relatively exact, and no kernel changes by more than four times what its distance does.
-        return 4 * (self.inputs + 8) * unit
+        # Distances, angles and sums of magnitudes are relatively exact, and no kernel changes by more than four times
+        # what they do, or the degree times.
+        steep = self.kernel.degree if self.kernel.name == "polynomial" else 4
+        return steep * (self.inputs + 8) * unit * self.most
 
     def fill(self, x: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:
         out[:] = self.similarities(x)

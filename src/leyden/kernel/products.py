@@ -103,7 +103,7 @@ class Features:
         """Memory of a thread's tile."""
         if self.map.sparse:
             return 4 * self.rows * (self.map.nonzeros + 4 * self.map.inputs)
-        return 4 * self.rows * (self.map.size + 2 * self.map.inputs)
+        return 4 * self.rows * (self.map.size + 2 * self.map.inputs) + self.map.scratch_nbytes
 
     def fill(self, data: Any, out: np.ndarray) -> None:
         """The features of some rows, float32."""
@@ -133,7 +133,6 @@ class Features:
             z = tile[: last - first]
             self.fill(block.data[first:last], z)
             yield slice(first, last), z
-
 
     def _sparse(self, block: Block, first: int, last: int, keep: bool) -> Tile:
         key = (block.start, block.rows, first)

@@ -345,7 +345,10 @@ class KernelMachine(Solution):
             [self.kernel(points[i : i + 1], points[j : j + 1])[0, 0] for i, j in zip(first, second, strict=True)]
         )
         square = (approximate - exact) ** 2
-        return generalisation.bernstein("kernel_error", square, 4.0)
+        # Of kernels that have no bound: what these points allow.
+        most = 1.0 if self.kernel.bounded else float(np.einsum("ij,ij->i", z, z, dtype=np.float64).max())
+        most = max(most, float(self.kernel.diagonal(points).max()))
+        return generalisation.bernstein("kernel_error", square, (2 * most) ** 2)
 
     def verify(
         self,
