@@ -17,7 +17,7 @@ from leyden.kernel.expansion import Expand, draw, expanded
 from leyden.kernel.features import FeatureMap
 from leyden.kernel.inputs import as_width
 from leyden.kernel.kernels import NAMES, Kernel
-from leyden.kernel.machine import FEATURES, GRIDS, MAX_FEATURES
+from leyden.kernel.machine import FEATURES, GRIDS, MAX_FEATURES, MOST_DEGREE
 from leyden.kernel.quality import kernel_error
 from leyden.rows import Rows, SelectColumns
 from leyden.rows import open as open_rows
@@ -32,8 +32,11 @@ class RandomFeatures(Transformer):
     ----------
     features : int, optional
         D (2000 by default), or of random bins (``map="binning"``) the number of grids (50).
-    kernel : {"gaussian", "laplacian", "matern12", "matern32", "matern52", "cauchy"}
+    kernel : {"gaussian", "laplacian", "matern12", "matern32", "matern52", "cauchy", "arccos0", "arccos1", "polynomial"}
         See :mod:`leyden.kernel.kernels`.
+    degree : int, default 3
+    constant : float, default 1
+        Of the polynomial kernel ``(x·y / width² + constant)^degree``.
     width : "median", float, or array of shape (n_features_in_,)
         How far apart points are alike, in units of the standardised columns: the median distance of pairs, one for all
         columns, or one for each.
@@ -86,6 +89,8 @@ class RandomFeatures(Transformer):
         features: int | None = None,
         *,
         kernel: str = "gaussian",
+        degree: int = 3,
+        constant: float = 1.0,
         width: Any = "median",
         map: str = "auto",
         standardize: bool = True,
@@ -94,6 +99,8 @@ class RandomFeatures(Transformer):
     ):
         self.features = features
         self.kernel = kernel
+        self.degree = degree
+        self.constant = constant
         self.width = width
         self.map = map
         self.standardize = standardize
@@ -126,7 +133,11 @@ class RandomFeatures(Transformer):
         default = GRIDS if self.map == "binning" else FEATURES
         options = {
             "name": self.map,
-            "kernel": Kernel(check.one_of("kernel", self.kernel, NAMES)),
+            "kernel": Kernel(
+                check.one_of("kernel", self.kernel, NAMES),
+                degree=check.whole("degree", self.degree, 1, MOST_DEGREE),
+                constant=check.zero_or_more("constant", self.constant),
+            ),
             "width": as_width(self.width, ("median",)),
             "size": default if self.features is None else check.whole("features", self.features, 1, MAX_FEATURES),
             "standardize": check.flag("standardize", self.standardize),

@@ -17,12 +17,11 @@ import numpy as np
 from leyden.engine.local import single_threaded_blas
 from leyden.engine.sweep import Engine
 from leyden.errors import OptionError
+from leyden.kernel import maps
 from leyden.kernel.features import Tile
-from leyden.kernel.fourier import DRAWS
 from leyden.kernel.inputs import Standard, median_width
 from leyden.kernel.kernels import Kernel
 from leyden.kernel.machine import LEARNING, LOOKING
-from leyden.kernel.maps import make
 from leyden.kernel.products import Features
 from leyden.kernel.survey import Survey, SurveyRows
 from leyden.rows import Rows
@@ -31,9 +30,6 @@ from leyden.rows.sparse import csr_block
 
 #: Rows that a thread makes the features of at a time.
 BATCH = 4096
-
-#: Maps that are made without points, beside "auto".
-OF_NO_POINTS = (*DRAWS, "sorf", "auto")
 
 
 def draw(
@@ -56,7 +52,7 @@ def draw(
     n, d = rows.shape
     if np.ndim(width) and len(width) != d:
         raise OptionError(f"there are {len(width)} widths for {d} columns", where=rows.source)
-    looked = LEARNING if isinstance(width, str) or name not in OF_NO_POINTS else LOOKING
+    looked = max(LEARNING if isinstance(width, str) or name == "binning" else LOOKING, maps.sampled(name, size))
     found: Survey
     survey = SurveyRows(d, len(rows.targets), n, looked, seed, classes=False, source=rows.source)
     (found,) = engine.sweep(rows, [survey], "survey")
@@ -66,7 +62,7 @@ def draw(
     if isinstance(width, str):
         width = median_width(kernel.name, points, seed)
     kernel = replace(kernel, width=width)
-    return Features(standard, make(name, kernel, d, size, seed, sample=points)), kernel
+    return Features(standard, maps.make(name, kernel, d, size, seed, sample=points)), kernel
 
 
 class Expand(RowMap):

@@ -7,6 +7,7 @@ distribution, where formulas of the variance speak of draws on average.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ BATCH, PAIRS = 4096, 32
 def kernel_error(features: Features, kernel: Kernel, rows: Rows, pairs: int, seed: int) -> Bound:
     """Root mean square of ``z(x)·z(y) − k(x, y)`` over all pairs of rows, bounded from some drawn independently.
 
+    Of kernels that have no bound the inequality takes the largest ``k(x, x)`` and ``‖z(x)‖²`` of the rows drawn
+    for those of all: the bound is then measured.
+
     Parameters
     ----------
     features : Features
@@ -41,12 +45,17 @@ def kernel_error(features: Features, kernel: Kernel, rows: Rows, pairs: int, see
     drawn = np.random.default_rng([seed, 5]).integers(0, rows.shape[0], (2, pairs))
     numbers, place = np.unique(drawn, return_inverse=True)
     points = taken(rows, numbers, features)
-    errors = np.empty(pairs)
+    errors, longest = np.empty(pairs), 0.0
     for first in range(0, pairs, features.rows):
         span = slice(first, first + features.rows)
         x, y = points[place.reshape(2, pairs)[:, span]]
         errors[span] = inner(features.map, x, y) - exact(kernel, x, y)
-    return generalisation.bernstein("kernel_error", errors**2, 4.0)
+        if not kernel.bounded:
+            longest = max(longest, float(inner(features.map, x, x).max()), float(inner(features.map, y, y).max()))
+    if kernel.bounded:
+        return generalisation.bernstein("kernel_error", errors**2, 4.0)
+    most = max(float(kernel.diagonal(points).max()), longest)
+    return replace(generalisation.bernstein("kernel_error", errors**2, (2 * most) ** 2), grade="measured")
 
 
 def inner(feature_map: FeatureMap, x: np.ndarray, y: np.ndarray) -> np.ndarray:
