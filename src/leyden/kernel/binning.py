@@ -122,6 +122,7 @@ class Bins(Tile):
     def __init__(self, places: np.ndarray, value: float, size: int):
         self.places, self.value, self.shape = places, value, (places.shape[1], size)
         self.nbytes = places.nbytes
+        self.indices = places.T
 
     def times(self, w: np.ndarray) -> np.ndarray:
         out = np.zeros((len(self), w.shape[1]), w.dtype)
