@@ -41,6 +41,7 @@ _HOME = {
     "KernelRidge": "leyden.estimators",
     "KernelRidgeCV": "leyden.estimators",
     "KernelClassifier": "leyden.estimators",
+    "RandomFeatures": "leyden.estimators",
     "PCA": "leyden.estimators",
     "TruncatedSVD": "leyden.estimators",
     "qr": "leyden.factor.qr",
@@ -84,7 +85,7 @@ if TYPE_CHECKING:
         OptionError,
         SolutionError,
     )
-    from leyden.estimators import ALS, PCA, KernelClassifier, KernelRidge, KernelRidgeCV, TruncatedSVD
+    from leyden.estimators import ALS, PCA, KernelClassifier, KernelRidge, KernelRidgeCV, RandomFeatures, TruncatedSVD
     from leyden.factor.als import als
     from leyden.factor.als_result import ALSResult
     from leyden.factor.decomposition import SVD, PrincipalComponents

@@ -268,6 +268,26 @@ def test_the_kernel_error_is_bounded(problem):
     assert np.sqrt(((z @ z.T - found.kernel(points, points)) ** 2).mean()) <= bound.value
 
 
+def test_the_kernel_error_is_that_of_pairs_of_all_rows(tmp_path):
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.standard_normal((10_000, 2)), [2] * 10_000, axis=0)
+    found = ly.kernel_machine(x, x[:, 0], features=D, width=1.0, method="gram")
+    np.save(tmp_path / "x.npy", x)
+    bound = found.kernel_error(tmp_path / "x.npy")
+    assert bound == found.kernel_error(x)
+    points = found.standard(x)
+    first, second = points[rng.integers(0, len(x), (2, 40_000))]
+    z, zz = (found.map(part).astype(float) for part in (first, second))
+    square = ((z * zz).sum(axis=1) - np.exp(-((first.astype(float) - second) ** 2).sum(axis=1) / 2)) ** 2
+    assert np.sqrt(square.mean()) <= bound.value
+
+
+def test_an_exact_machine_has_no_random_features(problem):
+    x, y = problem
+    with pytest.raises(ly.OptionError, match="an exact machine has no random features"):
+        ly.kernel_machine(x[:200], y[:200], features="exact").kernel_error(x)
+
+
 def test_scales_that_differ_are_said(problem):
     x, y = problem
     found = ly.kernel_machine(x * [1, 1000, 1, 1], y, features=D, standardize=False)

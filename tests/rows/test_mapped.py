@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+import leyden as ly
 from leyden.errors import OptionError
 from leyden.rows import Intercept, RowMap, Scale, SelectColumns, open
 
@@ -75,6 +76,20 @@ def test_a_map_may_make_sparse_rows_dense(check_rows):
     rows = open(SPARSE).map(Densify())
     assert not rows.is_sparse
     np.testing.assert_array_equal(rows.read(3, 9, rows.buffer(6)).data, SPARSE.toarray()[3:9])
+
+
+@pytest.mark.parametrize("options", [{"map": "orthogonal"}, {"map": "binning", "kernel": "laplacian"}])
+@pytest.mark.parametrize("points", [X, SPARSE], ids=["dense", "sparse"])
+def test_random_features_of_rows(check_rows, options, points):
+    found = ly.RandomFeatures(features=20, **options).fit(points)
+    rows = found.rows(open(points, target=X[:, 0], weight=np.ones(200)))
+    assert rows.columns == tuple(found.get_feature_names_out())
+    assert rows.dtype == np.float32
+    assert rows.is_sparse == (options["map"] == "binning")
+    whole, expected = check_rows(rows).data, found.transform(points)
+    if rows.is_sparse:
+        whole, expected = whole.toarray(), expected.toarray()
+    np.testing.assert_array_equal(whole, expected)
 
 
 @pytest.mark.parametrize(

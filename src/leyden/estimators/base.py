@@ -1,4 +1,4 @@
-"""What the decompositions share: reading X, and the maps to scores and back, in memory or row by row."""
+"""What transformers share: reading X; and decompositions the maps to scores and back, in memory or row by row."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from leyden.rows import open as open_rows
 from leyden.rows.base import Block, RowMap
 
 
-class Decomposition(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Rows of a matrix in coordinates ``(X − mean) / scale · components.T · stretch``, and back."""
+class Transformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """What transformers share: reading X from wherever it is, and the seed."""
 
-    solution_: SVD
+    random_state: Any
+    n_features_in_: int
 
     #: Rows that a fit needs at least.
     _min_samples = 1
@@ -31,6 +32,37 @@ class Decomposition(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+    def _read(self, X: Any, *, reset: bool) -> Any:
+        """X as Rows if it is in files or Rows already; otherwise as scikit-learn checks arrays and sparse matrices."""
+        if not is_stream(X):
+            least = self._min_samples if reset else 1
+            return validate_data(
+                self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=least
+            )
+        rows = open_rows(X)
+        named = has_names(rows)
+        if reset:
+            self.n_features_in_ = rows.shape[1]
+            self.__dict__.pop("feature_names_in_", None)
+            if named:
+                self.feature_names_in_ = np.array(rows.columns, dtype=object)
+        elif named and tuple(getattr(self, "feature_names_in_", rows.columns)) != rows.columns:
+            raise DataError(
+                "the columns have other names, or another order, than those that were fitted", where=rows.source
+            )
+        return rows
+
+    def _seed(self) -> int:
+        state = 0 if self.random_state is None else self.random_state
+        seed = state if isinstance(state, Integral) else check_random_state(state).randint(np.iinfo(np.int32).max)
+        return int(seed)
+
+
+class Decomposition(Transformer):
+    """Rows of a matrix in coordinates ``(X − mean) / scale · components.T · stretch``, and back."""
+
+    solution_: SVD
 
     def fit(self, X: Any, y: Any = None) -> Any:
         """Find the components of X.
@@ -88,7 +120,7 @@ class Decomposition(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         solution = self.solution_
         back = (1 / np.where(self._stretch > 0, self._stretch, np.inf))[:, None] * solution.Vt * self._scale
         observed = open_rows(X).map(Observe(back, self._mean, self._names))
-        return observed if _is_stream(X) else observed.read(0, len(observed)).data
+        return observed if is_stream(X) else observed.read(0, len(observed)).data
 
     # ------------------------------------------------------------ what an estimator adds to its solution
 
@@ -113,28 +145,7 @@ class Decomposition(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     def _n_features_out(self) -> int:
         return self.solution_.rank
 
-    # ------------------------------------------------------------ reading
-
-    def _read(self, X: Any, *, reset: bool) -> Any:
-        """X as Rows if it is in files or Rows already; otherwise as scikit-learn checks arrays and sparse matrices."""
-        if not _is_stream(X):
-            least = self._min_samples if reset else 1
-            return validate_data(
-                self, X, reset=reset, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=least
-            )
-        rows = open_rows(X)
-        # Columns that are only numbered have no names to hold anybody to.
-        named = rows.columns != tuple(f"x{j}" for j in range(rows.shape[1]))
-        if reset:
-            self.n_features_in_ = rows.shape[1]
-            self.__dict__.pop("feature_names_in_", None)
-            if named:
-                self.feature_names_in_ = np.array(rows.columns, dtype=object)
-        elif named and tuple(getattr(self, "feature_names_in_", rows.columns)) != rows.columns:
-            raise DataError(
-                "the columns have other names, or another order, than those that were fitted", where=rows.source
-            )
-        return rows
+    # ------------------------------------------------------------ options
 
     def _rank(self, n: int, d: int) -> int:
         """How many components were asked for; None stands for all."""
@@ -152,13 +163,17 @@ class Decomposition(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     def _options(self) -> dict[str, Any]:
         """The arguments that the functions take by the same names; no ``random_state`` is their default seed."""
         names = ("tol", "method", "passes", "memory", "threads", "checkpoint", "progress")
-        state = 0 if self.random_state is None else self.random_state
-        seed = state if isinstance(state, Integral) else check_random_state(state).randint(np.iinfo(np.int32).max)
-        return {**{name: getattr(self, name) for name in names}, "seed": int(seed)}
+        return {**{name: getattr(self, name) for name in names}, "seed": self._seed()}
 
 
-def _is_stream(X: Any) -> bool:
+def is_stream(X: Any) -> bool:
+    """Whether X is read block by block: in files, or Rows already."""
     return isinstance(X, str | os.PathLike | Rows)
+
+
+def has_names(rows: Rows) -> bool:
+    """Whether columns have names to hold anybody to, and are not only numbered."""
+    return rows.columns != tuple(f"x{j}" for j in range(rows.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)

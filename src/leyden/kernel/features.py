@@ -21,10 +21,13 @@ class Tile(ABC):
     ----------
     shape : (int, int)
         Points, and features.
+    indices : int32, shape (m, nonzeros)
+        Which features of each point are not zero, in order.
     nbytes : int
     """
 
     shape: tuple[int, int]
+    indices: np.ndarray
     nbytes: int
 
     def __len__(self) -> int:
@@ -80,6 +83,8 @@ class FeatureMap(ABC):
         What ``‖z(x)‖`` stays below for every x; infinity if nothing does.
     sparse : bool
         Whether few features of a point are other than zero, ``nonzeros`` of them: a tile is then no array.
+    value : float
+        What those are, of a sparse map.
     """
 
     name: str
@@ -88,6 +93,7 @@ class FeatureMap(ABC):
     bound: float = np.inf
     sparse: bool = False
     nonzeros: int
+    value: float
 
     @abstractmethod
     def fill(self, x: np.ndarray, out: np.ndarray, scratch: Scratch) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from leyden import options as check
+from leyden.errors import OptionError
 from leyden.kernel.frequencies import generator
 from leyden.kernel.kernels import Kernel
 
@@ -42,6 +44,18 @@ class Standard:
         out = np.empty(data.shape, np.float32)
         self.into(data, out)
         return out
+
+
+def as_width(width: Any, names: tuple[str, ...]) -> Any:
+    """A way to find widths, by name, a positive number, or one for each column."""
+    if isinstance(width, str):
+        return check.one_of("width", width, names)
+    if np.ndim(width) == 0:
+        return check.positive("width", width)
+    array = np.asarray(width, np.float64)
+    if array.ndim != 1 or not (np.isfinite(array) & (array > 0)).all():
+        raise OptionError("width is to be a positive number, or one for each column")
+    return array
 
 
 def median_width(name: str, points: np.ndarray, seed: int = 0) -> float:

@@ -45,7 +45,7 @@ from leyden.kernel import exact, pac_bayes
 from leyden.kernel.binning import BITS
 from leyden.kernel.features import FeatureMap
 from leyden.kernel.generalisation import DELTA, labels
-from leyden.kernel.inputs import Standard, median_width
+from leyden.kernel.inputs import Standard, as_width, median_width
 from leyden.kernel.kernels import NAMES, Kernel
 from leyden.kernel.losses import LOSSES
 from leyden.kernel.maps import chosen, make
@@ -72,7 +72,6 @@ from leyden.kernel.widths import learn
 from leyden.plan import PassPlan, Plan, machine, verb
 from leyden.rows import Rows
 from leyden.rows import open as open_rows
-from leyden.rows.base import find_nonfinite
 
 METHODS = ("cg", "gram")
 
@@ -81,8 +80,6 @@ MAX_FEATURES = 10**7
 #: Features when nothing is said, and grids of random bins.
 FEATURES, GRIDS = 2000, 50
 
-#: Rows that are looked at at once for what is not finite.
-BLOCK_ROWS = 4096
 #: Rows that widths are learned from, or a median taken of.
 LEARNING, LOOKING = 40_000, 5_000
 #: Sampled rows a feature, for the Hessian that is divided by; and the most beyond MOST_DENSE features.
@@ -275,7 +272,7 @@ def kernel_machine(
         loss=loss,
         features=MAX_FEATURES if exact else check.whole("features", features, 1, MAX_FEATURES),
         kernel=check.one_of("kernel", kernel, NAMES),
-        width=_width(width),
+        width=as_width(width, ("median", "learned")),
         scales=scales,
         map=map,
         penalties=penalties[::-1],
@@ -332,17 +329,6 @@ def _exact_rows(rows: Rows) -> int:
     if rows.has_weight:
         raise OptionError("an exact machine knows no weights", where=rows.source, hint="Give a number of features.")
     return n
-
-
-def _width(width: Any) -> Any:
-    if isinstance(width, str):
-        return check.one_of("width", width, ("median", "learned"))
-    if np.ndim(width) == 0:
-        return check.positive("width", width)
-    array = np.asarray(width, np.float64)
-    if array.ndim != 1 or not (np.isfinite(array) & (array > 0)).all():
-        raise OptionError("width is to be a positive number, or one for each column")
-    return array
 
 
 # ---------------------------------------------------------------- the plan
@@ -578,10 +564,7 @@ class Fit:
 
     def _check(self) -> None:
         found, rows, d = self.survey, self.rows, self.rows.shape[1]
-        if not (np.isfinite(found.mean).all() and np.isfinite(found.scatter).all()):
-            raise find_nonfinite(rows, BLOCK_ROWS) or DataError(
-                "the columns are so large that their variance is not finite", where=rows.source, hint="Rescale them."
-            )
+        found.check(rows)
         if not found.weight > 0 or not len(found.points):
             raise DataError(
                 "every row that is fitted has weight zero, or none is left to fit",

@@ -24,6 +24,7 @@ from leyden.kernel.inputs import Standard
 from leyden.kernel.kernels import Kernel
 from leyden.kernel.maps import restore
 from leyden.kernel.products import Features, Targets, wide
+from leyden.kernel.quality import kernel_error
 from leyden.kernel.split import Split
 from leyden.kernel.variance import Posterior
 from leyden.plan import Plan
@@ -329,23 +330,11 @@ class KernelMachine(Solution):
         return distance(self, self._points(rows), budget, threads or thread_count(), seed)
 
     def kernel_error(self, x: Any, *, pairs: int = 20_000, seed: int = 0) -> Bound:
-        """Root mean square of ``z(x)·z(y) − k(x, y)`` over pairs of points, for the frequencies that were drawn.
+        """Root mean square of ``z(x)·z(y) − k(x, y)`` over all pairs of rows, for the features that were drawn.
 
-        A mean over sampled pairs, with the empirical Bernstein bound of Maurer and Pontil (2009).
+        Bounded from pairs that are drawn independently (:mod:`leyden.kernel.quality`).
         """
-        rows = self._points(x)
-        random = np.random.default_rng([seed, 5])
-        count = min(rows.shape[0], 2000)
-        chosen = np.sort(random.choice(rows.shape[0], count, replace=False))
-        points = self.standard(_take(rows, chosen))
-        first, second = random.integers(0, count, (2, pairs))
-        z = self.map(points)
-        approximate = np.einsum("ij,ij->i", z[first], z[second], dtype=np.float64)
-        exact = np.array(
-            [self.kernel(points[i : i + 1], points[j : j + 1])[0, 0] for i, j in zip(first, second, strict=True)]
-        )
-        square = (approximate - exact) ** 2
-        return generalisation.bernstein("kernel_error", square, 4.0)
+        return kernel_error(Features(self.standard, self.map), self.kernel, self._points(x), pairs, seed)
 
     def verify(
         self,
@@ -439,12 +428,3 @@ class KernelMachine(Solution):
     def __repr__(self) -> str:
         what = f"{len(self.classes)} classes" if self.classes is not None else f"{self.w.shape[1]} targets"
         return f"<KernelMachine of {what} on {self.features:,} {self.map.name} features of a {self.kernel.name} kernel>"
-
-
-def _take(rows: Rows, numbers: np.ndarray) -> Any:
-    """Some rows, dense."""
-    parts = []
-    for i in numbers.tolist():
-        data: Any = rows.read(i, i + 1).data
-        parts.append(np.array(data if isinstance(data, np.ndarray) else data.toarray()))
-    return np.concatenate(parts)

@@ -11,10 +11,13 @@ from leyden.engine.reduction import Reduction
 from leyden.errors import DataError
 from leyden.kernel.inputs import Standard
 from leyden.kernel.split import Split, chosen, hash_of
-from leyden.rows.base import Block
+from leyden.rows.base import Block, Rows, find_nonfinite
 
 #: Labels beyond which a target is no class.
 MOST_CLASSES = 1000
+
+#: Rows that are looked at at once for what is not finite.
+BLOCK_ROWS = 4096
 
 
 @dataclass
@@ -51,6 +54,13 @@ class Survey:
     def deviation(self) -> np.ndarray:
         """Standard deviations of columns and targets."""
         return np.sqrt(self.scatter / max(self.weight, 1e-300))
+
+    def check(self, rows: Rows) -> None:
+        """Refuse numbers that are not finite, or whose variance is not."""
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.scatter).all()):
+            raise find_nonfinite(rows, BLOCK_ROWS) or DataError(
+                "the columns are so large that their variance is not finite", where=rows.source, hint="Rescale them."
+            )
 
     def standard(self, d: int, *, centre: bool = True) -> Standard:
         """The scale on which columns have mean zero and variance one; one that is constant stays as it is."""

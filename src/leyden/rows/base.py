@@ -187,6 +187,10 @@ class RowMap(ABC):
         """Whether mapped blocks are sparse, given whether those of the input are."""
         return sparse
 
+    def sparse_nbytes(self, rows: Rows) -> float:
+        """Bytes that a mapped row takes, the mean, when mapped blocks are sparse."""
+        return rows.row_nbytes
+
     @abstractmethod
     def columns(self, columns: tuple[str, ...]) -> tuple[str, ...]:
         """Names of the mapped columns, given those of the input."""

@@ -36,7 +36,7 @@ class MappedRows(Rows):
         self.source, self.stored_nbytes, self.files = rows.source, rows.stored_nbytes, rows.files
         self.held, self.piece_rows = rows.held, rows.piece_rows
         # The block of the source and the mapped one are in memory together, unless the first is a view.
-        own = rows.row_nbytes if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)
+        own = self.f.sparse_nbytes(rows) if self.is_sparse else float(self.shape[1] * self.dtype.itemsize)
         self.row_nbytes = own + (0 if rows.in_memory else rows.row_nbytes)
 
     def buffer(self, rows: int) -> tuple[Any, np.ndarray | None]:
