@@ -106,7 +106,7 @@ def measure(load: Callable, name: str) -> dict:
     figures: dict = {"rows": len(x), "columns": x.shape[1], "width": kernel.width, "pairs": PAIRS, "near": near}
     figures["maps"] = {}
     for of, product in products.items():
-        began, found = time.perf_counter(), {}
+        began, found = time.process_time(), {}
         for size in SIZES:
             if size > MOST.get(of, size):
                 break
@@ -114,7 +114,7 @@ def measure(load: Callable, name: str) -> dict:
             found[size] = spread(errors)
             if of in formulas:
                 found[size]["predicted"] = root(formulas[of] / size)
-        figures["maps"][of] = {"sizes": found, "seconds": time.perf_counter() - began}
+        figures["maps"][of] = {"sizes": found, "cpu_seconds": time.process_time() - began}
     if name == "gaussian":
         figures["relative to RBFSampler"] = {of: ratios(figures["maps"], of) for of in products}
     return figures
@@ -178,11 +178,11 @@ def plot(figures: dict, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    began = time.perf_counter()
+    began = time.process_time()
     with single_threaded_blas():
         figures = {table: {name: measure(load, name) for name in MAPS} for table, load in SETS.items()}
     RESULTS.mkdir(exist_ok=True)
-    document = {"machine": machine(), "seconds": time.perf_counter() - began, "configurations": figures}
+    document = {"machine": machine(), "cpu_seconds": time.process_time() - began, "configurations": figures}
     (RESULTS / "feature_quality.json").write_text(json.dumps(document, indent=1) + "\n")
     for ending in ("svg", "png"):
         plot(figures, RESULTS / f"feature_quality.{ending}")
