@@ -126,7 +126,7 @@ class RandomFeatures(Transformer):
         default = GRIDS if self.map == "binning" else FEATURES
         options = {
             "name": self.map,
-            "kernel": check.one_of("kernel", self.kernel, NAMES),
+            "kernel": Kernel(check.one_of("kernel", self.kernel, NAMES)),
             "width": as_width(self.width, ("median",)),
             "size": default if self.features is None else check.whole("features", self.features, 1, MAX_FEATURES),
             "standardize": check.flag("standardize", self.standardize),

@@ -9,6 +9,7 @@ of data of any size.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ OF_NO_POINTS = (*DRAWS, "sorf", "auto")
 
 
 def draw(
-    engine: Engine, rows: Rows, name: str, kernel: str, width: Any, size: int, seed: int, *, standardize: bool = True
+    engine: Engine, rows: Rows, name: str, kernel: Kernel, width: Any, size: int, seed: int, *, standardize: bool = True
 ) -> tuple[Features, Kernel]:
     """The features that a kernel machine on these rows would have, and their kernel: one pass over the rows.
 
@@ -46,7 +47,8 @@ def draw(
     rows : Rows
     name : str
         Of the map.
-    kernel : str
+    kernel : Kernel
+        Of any width.
     width : "median", float, or ndarray of shape (d,)
     size, seed : int
     standardize : bool
@@ -62,9 +64,9 @@ def draw(
     standard = found.standard(d, centre=not rows.is_sparse) if standardize else Standard.none(d)
     points = standard(found.points)
     if isinstance(width, str):
-        width = median_width(kernel, points, seed)
-    drawn = Kernel(kernel, width)
-    return Features(standard, make(name, drawn, d, size, seed, sample=points)), drawn
+        width = median_width(kernel.name, points, seed)
+    kernel = replace(kernel, width=width)
+    return Features(standard, make(name, kernel, d, size, seed, sample=points)), kernel
 
 
 class Expand(RowMap):
