@@ -46,7 +46,7 @@ def dense(z):
     return z if isinstance(z, np.ndarray) else z.toarray()
 
 
-@pytest.mark.parametrize("name", ["orthogonal", "plain", "qmc", "binning", "nystroem", "nystroem-uniform"])
+@pytest.mark.parametrize("name", ["orthogonal", "plain", "qmc", "sorf", "binning", "nystroem", "nystroem-uniform"])
 def test_features_are_those_of_a_machine_with_the_same_parameters(x, name):
     given = {"features": 40, "kernel": "laplacian" if name == "binning" else "gaussian", "map": name, "random_state": 5}
     found, machine = ly.RandomFeatures(**given).fit(x), ly.KernelRidge(**given).fit(x, x[:, 0]).solution_

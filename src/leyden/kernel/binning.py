@@ -121,6 +121,7 @@ class Bins(Tile):
 
     def __init__(self, places: np.ndarray, value: float, size: int):
         self.places, self.value, self.shape = places, value, (places.shape[1], size)
+        self.indices = places.T
         self.nbytes = places.nbytes
         self.indices = places.T
 

@@ -126,7 +126,7 @@ def fill(features: Features, data: Any, out: np.ndarray) -> None:
         features.fill(data, out)
         return
     tile: Tile
-    for span, tile in features.tiles(Block(0, data)):
+    for span, tile in features.tiles(Block(0, data), keep=False):
         out[span] = tile.indices
 
 
