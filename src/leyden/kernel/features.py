@@ -29,7 +29,6 @@ class Tile(ABC):
     """
 
     shape: tuple[int, int]
-    indices: np.ndarray
     nbytes: int
     indices: np.ndarray
 
