@@ -21,8 +21,6 @@ class Tile(ABC):
     ----------
     shape : (int, int)
         Points, and features.
-    indices : int32, shape (m, nonzeros)
-        Which features of each point are not zero, in order.
     nbytes : int
     indices : int32, shape (m, nonzeros)
         Which features of each point are not zero, in order.
