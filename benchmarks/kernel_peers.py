@@ -2,8 +2,9 @@
 
 522,000 training rows of 54 columns, standardised for all. Leyden learns its widths in the time that is counted; the one
 width of scikit-learn's kernels, and C of its support vector machine, are the best of those below on 20,000 rows held
-out of the training ones, found beforehand and not counted; nor is the scale of the widths of random bins. A support vector machine on all rows takes a day (44 hours
-in 2007): it is given as many rows as it takes to come near Leyden's error, or to be stopped.
+out of the training ones, found beforehand and not counted; nor is the scale of the widths of random bins counted. A
+support vector machine on all rows takes a day (44 hours in 2007): it is given as many rows as it takes to come near
+Leyden's error, or to be stopped.
 """
 
 from __future__ import annotations
