@@ -18,7 +18,7 @@ def problem(n, noise, seed=0):
     return x, np.tanh(x.sum(axis=1)) + noise * rng.standard_normal(n)
 
 
-@pytest.mark.parametrize(("noise", "map"), [(0.1, "orthogonal"), (1.0, "plain")])
+@pytest.mark.parametrize(("noise", "map"), [(0.1, "orthogonal"), (1.0, "plain"), (0.1, "sorf")])
 def test_the_error_is_that_of_other_draws(noise, map):
     (x, y), (new, _) = problem(6000, noise), problem(500, noise, seed=1)
     predicted, claimed = [], []

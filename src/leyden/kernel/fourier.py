@@ -73,6 +73,11 @@ class Fourier(FeatureMap):
         kernels.fourier(packed, m, self._panels, self.frequencies, self._scale, out, spare)
 
     @property
+    def block(self) -> int:
+        """Frequencies that are drawn together, and are not independent."""
+        return self.inputs if self.name == "orthogonal" else 1
+
+    @property
     def nbytes(self) -> int:
         return self.w.nbytes + self._panels.nbytes
 

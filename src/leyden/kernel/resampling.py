@@ -27,6 +27,7 @@ from leyden.kernel.fourier import Fourier
 from leyden.kernel.maps import restore
 from leyden.kernel.preconditioner import cholesky
 from leyden.kernel.products import gram_of
+from leyden.kernel.sorf import Sorf
 from leyden.kernel.split import hash_of
 
 #: Features that halves are made of at most and at least, rows a feature, and rows that the halves are compared on.
@@ -85,7 +86,7 @@ def feature_error(
     sample = sample.least(rows_needed(len(sample.number), feature_map.size), seed)
     size = min(feature_map.size, MOST, len(sample.number) // (ROWS // 2))
     size -= size % 4
-    if size < LEAST or not isinstance(feature_map, Fourier):
+    if size < LEAST or not isinstance(feature_map, Fourier | Sorf):
         return {}
     part = restore({**feature_map.to_json(), "size": size}, feature_map.arrays())
     compared = min(COMPARED, len(sample.number) // 5)
@@ -110,10 +111,10 @@ def feature_error(
     return {"feature_error": Bound("feature_error", error, meaning, "measured")}
 
 
-def halves(feature_map: Fourier, size: int, seed: int) -> list[np.ndarray]:
+def halves(feature_map: Fourier | Sorf, size: int, seed: int) -> list[np.ndarray]:
     """Which of ``size`` features are in the first half, bool, of some random divisions."""
     frequencies, random = size // 2, np.random.default_rng([seed, 7])
-    unit = feature_map.inputs if feature_map.name == "orthogonal" else 1
+    unit = feature_map.block
     if frequencies < BLOCKS * unit:
         unit = 1
     found = []
