@@ -26,11 +26,9 @@ def machine() -> dict[str, Any]:
     """Processor, memory, and versions of what is compared."""
     from importlib.metadata import PackageNotFoundError, version
 
-    cpu = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.split(":")[1].strip()
-            break
+    told = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
+    told = {key.strip(): value.strip() for key, value in told.items()}
+    cpu, flags = told.get("model name", platform.processor()), told.get("flags", "").split()
     versions = {}
     for package in (
         "leyden",
@@ -52,6 +50,7 @@ def machine() -> dict[str, Any]:
             continue
     return {
         "cpu": cpu,
+        "vectors": next((name for name in ("avx512f", "avx2") if name in flags), ""),
         "cores": len(os.sched_getaffinity(0)),
         "memory_GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),
@@ -113,7 +112,7 @@ def compare(
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", help="measure one configuration here and print it")
-    parser.add_argument("--keep", nargs="*", default=[], help="keep the recorded figures of these, measure the others")
+    parser.add_argument("--keep", nargs="*", default=[], help="keep what is recorded of these, measure the others")
     arguments = parser.parse_args()
     if arguments.only:
         print(json.dumps(measure(arguments.only)))
@@ -129,9 +128,9 @@ def compare(
 def _measure_apart(name: str, configurations: list[str], keep: list[str], limit_s: float | None) -> None:
     path = RESULTS / f"{name}.json"
     recorded = json.loads(path.read_text())["configurations"] if path.exists() else {}
-    figures = {key: recorded[key] for key in keep}
+    figures = {key: recorded[key] for key in keep if key in recorded}
     for configuration in configurations:
-        if configuration in figures:
+        if configuration in keep:
             continue
         print(f"{name}: {configuration} …", file=sys.stderr, flush=True)
         command = [sys.executable, sys.argv[0], "--only", configuration]

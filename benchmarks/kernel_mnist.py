@@ -53,7 +53,8 @@ def measure(configuration: str) -> dict:
         errors.append(found.error(xt, yt))
     return {
         "error": float(np.mean(errors)), "errors": errors, "median_s": float(np.median(seconds)),
-        "regularization": found.regularization, "duality_gap": found.certificate.duality_gap, "passes": len(found.trace.passes), "peak_nbytes": peak_rss(),
+        "regularization": found.regularization, "duality_gap": found.certificate.duality_gap,
+        "passes": len(found.trace.passes), "peak_nbytes": peak_rss(),
     }  # fmt: skip
 
 

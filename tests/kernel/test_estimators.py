@@ -66,11 +66,13 @@ def test_the_width_and_the_penalty_with_the_least_error_of_all_are_chosen():
     widths, penalties = [0.01, 0.5, [0.4, 8.0], 50.0], [1e-1, 1e-4]
     found = ly.KernelRidgeCV(features=100, widths=widths, regularizations=penalties).fit(x, y)
     alone = [ly.KernelRidgeCV(features=100, width=width, regularizations=penalties).fit(x, y) for width in widths]
-    assert np.array_equal(found.errors_, [one.path_[:, 1] for one in alone])
+    assert np.allclose(found.errors_, [one.path_[:, 1] for one in alone], rtol=1e-6)
     place = np.unravel_index(found.errors_.argmin(), found.errors_.shape)
     assert place[0] == 2
     assert np.array_equal(found.width_, widths[2])
     assert found.regularization_ == found.path_[place[1], 0]
-    assert np.array_equal(found.predict(x), alone[2].predict(x))
+    assert np.array_equal(found.path_[:, 1], found.errors_[2])
+    assert np.allclose(found.predict(x), alone[2].predict(x), atol=1e-4)
+    assert [one.name for one in found.solution_.trace.passes if "Gram" in one.name] == ["Gram matrices of 4 kernels"]
     with pytest.raises(ly.OptionError, match="holds no value"):
         ly.KernelRidgeCV(widths=[]).fit(x, y)

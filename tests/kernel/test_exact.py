@@ -157,9 +157,9 @@ def test_the_distance_of_random_features_is_never_below_the_truth(problem, monke
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"variance": True}, "without folds, variance"),
+        ({"variance": True}, "no folds, variance"),
         ({"regularization": [1e-3, 1e-4]}, "one penalty"),
-        ({"folds": 3}, "without folds"),
+        ({"folds": 3}, "no folds"),
         ({"weights": np.ones(N)}, "no weights"),
         ({"method": "cg"}, "or method"),
     ],

@@ -240,7 +240,7 @@ def print_solution(solution: KernelMachine, out: Path | None = None) -> None:
     if len(solution.path) > 1:
         table = Table("scale", "λ", "wrong" if solution.classes is not None else "error", box=None, padding=(0, 2))
         least = int(np.argmin(solution.path[:, 1]))
-        for number, (penalty, error, scale) in enumerate(solution.path.tolist()):
+        for number, (penalty, error, scale, _) in enumerate(solution.path.tolist()):
             table.add_row(f"{scale:g}", f"{penalty:.1e}", f"{error:.3%}", style="bold" if number == least else "")
         to.print(table)
     show.print_evidence(solution, out)

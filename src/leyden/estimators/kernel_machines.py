@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from leyden.engine.checkpoint import Checkpoint
-from leyden.errors import DataError, OptionError
+from leyden.errors import DataError
 from leyden.kernel import generalisation
 from leyden.kernel.machine import kernel_machine
 from leyden.kernel.result import KernelMachine
@@ -187,9 +187,9 @@ class KernelRidge(RegressorMixin, _Machine):
 
 
 class KernelRidgeCV(KernelRidge):
-    """Kernel ridge regression whose penalty is chosen by cross-validation, exactly and from one pass over the rows.
+    """Kernel ridge regression whose width and penalty are chosen by cross-validation, exactly and from one pass.
 
-    Of several widths each takes such a pass.
+    Widths and scales share it as far as there is memory for their Gram matrices.
 
     Parameters
     ----------
@@ -212,9 +212,9 @@ class KernelRidgeCV(KernelRidge):
     width_ : float or ndarray, shape (n_features,)
         The width chosen, in units of the standardised columns.
     path_ : ndarray, shape (n_regularizations, 2)
-        Each λ and its cross-validated squared error, relative to the variance, with that width.
-    errors_ : ndarray, shape (n_widths, n_regularizations)
-        The error of each width with each λ, in the order of ``path_``.
+        Each λ and its cross-validated squared error, relative to the variance, with that width and scale.
+    errors_ : ndarray, shape (n_widths * n_scales, n_regularizations)
+        The error of each width at each scale with each λ, in the order of ``path_``.
     certificate_, solution_
         As of :class:`KernelRidge`.
 
@@ -277,26 +277,17 @@ class KernelRidgeCV(KernelRidge):
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KernelRidgeCV:
         """Fit the regression with the width and the penalty that predict best; arguments as of :class:`KernelRidge`.
 
-        A width takes one pass for the Gram matrices of its folds, whatever the penalties; the best machine of one is
-        kept while the next is fitted.
+        The Gram matrices of the folds of one width or scale take one pass, whatever the penalties, and share it with
+        those of others as far as there is memory.
         """
         X, y = self._fitting(X, y, multi_output=True, y_numeric=True)
-        widths = [self.width] if self.widths is None else list(self.widths)
-        if not widths:
-            raise OptionError("widths holds no value", hint="Leave it out, or give some, such as [1.0, 2.0, 4.0].")
-        errors: list[np.ndarray] = []
-        best: KernelMachine | None = None
-        for width in widths:
-            options = {"width": width, "variance": self.variance, "weights": sample_weight}
-            self._solve(X, y, **self._penalties(), **options)
-            errors.append(self.solution_.path[:, 1])
-            if best is None or errors[-1].min() < best.path[:, 1].min():
-                best = self.solution_
-        assert best is not None
-        self.errors_ = np.array(errors)
-        self._keep(best)
-        self.width_ = best.kernel.width
-        self.regularization_ = best.regularization
+        self._solve(
+            X, y, **self._penalties(), widths=self.widths, variance=self.variance, weights=sample_weight
+        )  # fmt: skip
+        found = self.solution_
+        self.errors_ = found.path[:, 1].reshape(-1, len(np.unique(found.path[:, 0])))
+        self.width_ = found.kernel.width
+        self.regularization_ = found.regularization
         return self
 
     def _penalties(self) -> dict[str, Any]:
@@ -305,7 +296,9 @@ class KernelRidgeCV(KernelRidge):
     @property
     def path_(self) -> np.ndarray:
         check_is_fitted(self)
-        return self.solution_.path
+        path = self.solution_.path
+        chosen = int(path[:, 1].argmin()) // self.errors_.shape[1]
+        return path.reshape(-1, self.errors_.shape[1], 4)[chosen, :, :2]
 
 
 class KernelClassifier(ClassifierMixin, _Machine):

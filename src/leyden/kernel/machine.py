@@ -6,16 +6,16 @@ What is done, pass by pass:
    (:mod:`leyden.kernel.widths`);
 2. the solve, one of
 
-   ======  ==============================================================  ============================================
-   method  how                                                             when
-   ======  ==============================================================  ============================================
-   cg      conjugate gradients, a pass each, divided by the Hessian of a   any number of features
+   ======  ================================================================  =========================================
+   method  how                                                               when
+   ======  ================================================================  =========================================
+   cg      conjugate gradients, a pass each, divided by the Hessian of a     any number of features
            sample (:mod:`leyden.kernel.newton`)
-   exact   with features="exact": the kernel itself, by conjugate gradients  rows that fit in memory, and time n²
-          (:mod:`leyden.kernel.exact`)
-  gram    the Gram matrix of the features in one pass; then every         squared loss; D² numbers fit, and passes
-           penalty costs a Cholesky factorization and no pass              would cost more, or the penalties are many
-   ======  ==============================================================  ============================================
+   gram    the Gram matrix of the features in one pass; then every penalty   squared loss; D² numbers fit, and passes
+           costs a Cholesky factorization and no pass                        would cost more, or the penalties are many
+   exact   with ``features="exact"``: the kernel itself, by conjugate        rows that fit in memory, and time n²
+           gradients (:mod:`leyden.kernel.exact`)
+   ======  ================================================================  =========================================
 
 3. the certificate: objective and gradient in float64, which bound the distance to the best machine of these features;
 4. the rows that were held out: errors, the penalty with the least of them, probabilities, prediction intervals.
@@ -26,7 +26,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,7 +103,7 @@ class Options:
     kernel: str
     degree: int
     constant: float
-    width: Any
+    widths: list[Any]
     scales: np.ndarray
     map: str
     penalties: np.ndarray
@@ -119,6 +119,16 @@ class Options:
     checkpoint: Checkpoint | None
     executor: Executor | None
 
+    @property
+    def choices(self) -> int:
+        """Kernels to choose from: every width at every scale."""
+        return len(self.widths) * len(self.scales)
+
+    @property
+    def learns(self) -> bool:
+        """Whether widths are taken from the rows."""
+        return any(isinstance(width, str) for width in self.widths)
+
 
 @verb
 def kernel_machine(
@@ -132,6 +142,7 @@ def kernel_machine(
     degree: int = 3,
     constant: float = 1.0,
     width: Any = "median",
+    widths: Sequence[Any] | None = None,
     scale: float | Sequence[float] = 1.0,
     map: str = "auto",
     regularization: float | Sequence[float] = 1e-6,
@@ -176,9 +187,12 @@ def kernel_machine(
     width : "median", "learned", float, or array of shape (d,)
         How far apart points are alike, in units of the standardised columns: the median distance of pairs, or one
         for each column as held-out rows are predicted best (:mod:`leyden.kernel.widths`).
+    widths : sequence, optional
+        In place of ``width``: several, each of them as ``width`` is given, of which the one with the least error is
+        taken, as with ``regularization``. With ``method="gram"`` as many share a pass as the memory has room for
+        Gram matrices, and only the best is certified; with ``"cg"`` each is a fit of its own.
     scale : float or sequence of float, default 1
-        What the width is multiplied with. Of several the one with the least error is taken, as with ``regularization``:
-        each is a fit of its own, widths are set or learned once.
+        What the width is multiplied with; of several each is tried with every width.
     map : str, default "auto"
         How features are drawn: see :mod:`leyden.kernel.maps`.
     regularization : float or sequence of float, default 1e-6
@@ -236,6 +250,10 @@ def kernel_machine(
     scales = np.array([check.positive("scale", value) for value in np.ravel(scale).tolist()])
     if not len(scales):
         raise OptionError("scale holds no value")
+    if widths is not None and not len(widths):
+        raise OptionError("widths holds no value", hint="Leave it out, or give some, such as [1.0, 2.0, 4.0].")
+    tried = [as_width(one, ("median", "learned")) for one in ([width] if widths is None else widths)]
+    choices = len(tried) * len(scales)
     held = check.zero_or_more("held_out", held_out)
     if held >= 1:
         raise OptionError(f"held_out={held_out} leaves no row to fit", hint="Give a share below one, such as 0.05.")
@@ -249,9 +267,9 @@ def kernel_machine(
     exact = isinstance(features, str)
     if exact:
         check.one_of("features", features, ("exact",))
-        if loss != "squared" or folds or variance or len(penalties) * len(scales) > 1 or method != "auto":
+        if loss != "squared" or folds or variance or len(penalties) * choices > 1 or method != "auto":
             raise OptionError(
-                "an exact machine is of the squared loss, one penalty and one scale, without folds, variance or method",
+                "an exact machine has squared loss, one penalty, width and scale, and no folds, variance or method",
                 hint="Leave them out, or give a number of features.",
             )
         method = "exact"
@@ -265,8 +283,8 @@ def kernel_machine(
         )
     if folds or variance:
         method = "gram"
-    if len(penalties) * len(scales) > 1 and held == 0 and not folds:
-        what = "penalties" if len(penalties) > 1 else "scales"
+    if len(penalties) * choices > 1 and held == 0 and not folds:
+        what = "penalties" if len(penalties) > 1 else "scales" if len(scales) > 1 else "widths"
         raise OptionError(f"one of several {what} is chosen by rows held out, and none are", hint="Give held_out.")
     if method not in ("auto", "exact"):
         check.one_of("method", method, METHODS)
@@ -283,7 +301,7 @@ def kernel_machine(
         kernel=check.one_of("kernel", kernel, NAMES),
         degree=check.whole("degree", degree, 1, MOST_DEGREE),
         constant=check.zero_or_more("constant", constant),
-        width=as_width(width, ("median", "learned")),
+        widths=tried,
         scales=scales,
         map=map,
         penalties=penalties[::-1],
@@ -313,7 +331,7 @@ def kernel_machine(
     identity = {
         "verb": "kernel_machine",
         "options": {
-            name: value.tolist() if isinstance(value, np.ndarray) else value
+            name: _plain(value)
             for name, value in vars(options).items()
             if name not in ("memory", "threads", "progress", "checkpoint", "executor")
         },
@@ -328,6 +346,13 @@ def kernel_machine(
     else:
         planned = choose(opened, options, method)
     return replace(planned, _run=lambda plan: _run(plan, opened, options, identity))
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON has it."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _exact_rows(rows: Rows) -> int:
@@ -376,19 +401,28 @@ def choose(rows: Rows, options: Options, method: str) -> Plan[Any]:
     algebra = PassPlan(
         "dense algebra", 0, f := (sample * float(size) * order + order**3 / 3.0 * len(options.penalties)), f / double
     )
+    choices, together = options.choices, together_of(rows, options)
+    algebra = replace(algebra, flops=algebra.flops * choices, seconds=algebra.seconds * choices)
+    fits = [*[one("conjugate step", each)] * EXPECTED, certificate, held] * choices
     cg = Plan[Any](
         "kernel_machine", repr(rows), "cg",
         (f"conjugate gradients on {size:,} features, divided by the Hessian of {sample:,} sampled rows",),
-        (), (survey, *[one("conjugate step", each)] * EXPECTED, certificate, held), options.memory,
-        peak_nbytes("cg", rows, options), algebra,
+        (), (survey, *fits), options.memory, peak_nbytes("cg", rows, options), algebra,
     )  # fmt: skip
     gram_flops = n * float(size) ** 2 + make_features
-    factor = PassPlan("dense algebra", 0, f := size**3 / 3.0 * len(options.penalties), f / double)
+    factor = PassPlan("dense algebra", 0, f := size**3 / 3.0 * len(options.penalties) * choices, f / double)
+    choosing = []
+    for first in range(0, choices, together):
+        batch = min(together, choices - first)
+        choosing.append(one("Gram matrices of the features", gram_flops * batch))
+        if choices > 1 and not options.folds:
+            choosing.append(one("rows held out", options.held_out * each * batch))
+    reason = f"the Gram matrix of {size:,} features solves for {len(options.penalties)} penalties at once"
+    if choices > 1:
+        reason += f"; of {choices} kernels {together} share a pass"
     gram = Plan[Any](
-        "kernel_machine", repr(rows), "gram",
-        (f"the Gram matrix of {size:,} features solves for {len(options.penalties)} penalties at once",),
-        (), (survey, one("Gram matrix of the features", gram_flops), certificate, held), options.memory,
-        peak_nbytes("gram", rows, options), factor,
+        "kernel_machine", repr(rows), "gram", (reason,), (), (survey, *choosing, certificate, held), options.memory,
+        peak_nbytes("gram", rows, options, together), factor,
     )  # fmt: skip
     plans = {"cg": cg, "gram": gram}
     if method != "auto":
@@ -468,19 +502,30 @@ def sampled(n: int, size: int) -> int:
     return int(min(n, SAMPLED * size if size <= MOST_DENSE else MOST_SAMPLED))
 
 
-def peak_nbytes(method: str, rows: Rows, options: Options) -> int:
-    """What the run takes at most, about: matrices between the passes, or states and tiles in one."""
+def together_of(rows: Rows, options: Options) -> int:
+    """Kernels whose Gram matrices are summed in one pass."""
+    fits = [k for k in range(2, options.choices + 1) if peak_nbytes("gram", rows, options, k) <= options.memory]
+    return max(fits, default=1)
+
+
+def peak_nbytes(method: str, rows: Rows, options: Options, together: int = 1) -> int:
+    """What the run takes at most, about: matrices between the passes, or states and tiles in one.
+
+    ``together`` Gram matrices of ``method="gram"`` are summed at once.
+    """
     n, d = rows.shape
     size, threads = options.features, options.threads
     outputs = (1 if options.classify else len(rows.targets)) * len(options.penalties)
-    looked = max(LEARNING if isinstance(options.width, str) else LOOKING, maps.sampled(options.map, size))
+    looked = max(LEARNING if options.learns else LOOKING, maps.sampled(options.map, size))
     sample = max(sampled(n, size), rows_needed(n, size), min(n, looked))
     kept, drawing, scratch = maps.nbytes(options.map, Kernel(options.kernel), d, size, sample)
-    points = 8.0 * sample * (d + 4) * 3 + 4.0 * d * size + kept * (2 if len(options.scales) > 1 else 1)
+    drawn = together + (options.choices > together)
+    points = 8.0 * sample * (d + 4) * 3 + 4.0 * d * size * drawn + kept * drawn
     tile = threads * (4 * 2**20 + 3 * 2**20 + 40.0 * size * 24 + scratch) + 8.0 * size * outputs * (6 + 3 * threads)
     if method == "gram":
-        matrices = 2 * options.folds + 2 if options.folds else 1
-        return int(points + max(drawing, tile + 8.0 * size**2 * matrices + 4.0 * 2048 * size))
+        # Those of the best kernel of an earlier pass stay.
+        matrices = (2 * options.folds + 2 if options.folds else 1) * together + (options.choices > together)
+        return int(points + max(drawing, together * (tile + 4.0 * 2048 * size) + 8.0 * size**2 * matrices))
     made = sampled(n, size)
     made_nbytes = woodbury_nbytes(made, len(options.penalties))
     held = 8.0 * size**2 * len(options.penalties) if size <= MOST_DENSE else made_nbytes
@@ -498,30 +543,54 @@ def _run(plan: Plan[Any], rows: Rows, options: Options, identity: dict[str, Any]
     )  # fmt: skip
     with engine.running(identity, plan.to_json()):
         fit: Fit = (ExactFit if plan.method == "exact" else Fit)(engine, rows, options, int(plan.peak))
-        best, path = None, []
-        for scale in options.scales.tolist():
-            fit.draw(scale)
-            found = fit.solve(plan.method)
-            attempt = Attempt(scale, found, fit.held_out(found.w), fit.cross_validated, fit.gram)
-            errors = fit.errors(attempt)
-            path += [(penalty, error, scale) for penalty, error in zip(options.penalties, errors, strict=True)]
-            if best is None or errors.min() < fit.errors(best).min():
-                best = attempt
-        assert best is not None
-        fit.draw(best.scale)
+        best, path = fit.choose(plan.method)
     engine.trace.seconds = time.perf_counter() - began + engine.spared
-    return fit.result(plan, best, np.array(path))
+    return fit.result(plan, best, path)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Features of one width and scale.
+
+    Attributes
+    ----------
+    place : int
+        Of the width among those asked for.
+    scale : float
+    kernel : Kernel
+    map : FeatureMap
+    features : Features
+    """
+
+    place: int
+    scale: float
+    kernel: Kernel
+    map: FeatureMap
+    features: Features
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The machines of all penalties on features of one scale of the widths."""
+    """The machines of all penalties on features of one width and scale.
 
-    scale: float
-    found: Any
-    scores: Scores | None
-    cross_validated: np.ndarray | None
-    gram: Shifted | None
+    Attributes
+    ----------
+    drawn : Drawn
+    w : float64, shape (D, k)
+    found : Point or Solved, optional
+        Of weights that are certified.
+    scores : Scores, optional
+        Of the rows held out.
+    cross_validated : float64, shape (p,), optional
+    gram : Shifted, optional
+    """
+
+    drawn: Drawn
+    w: np.ndarray
+    found: Any = None
+    scores: Scores | None = None
+    cross_validated: np.ndarray | None = None
+    gram: Shifted | None = None
 
 
 class Fit:
@@ -530,14 +599,13 @@ class Fit:
     Attributes
     ----------
     survey : Survey
-    features : Features
     targets : Targets
+    widths : list
+        One for each that was asked for: a number, or one for each column.
     """
 
     def __init__(self, engine: Engine, rows: Rows, options: Options, peak: int):
         self.engine, self.rows, self.options, self.peak = engine, rows, options, peak
-        self.cross_validated: np.ndarray | None = None
-        self.gram: Shifted | None = None
         n, d = rows.shape
         self.split = Split(options.held_out, options.seed)
         reduction = SurveyRows(
@@ -553,28 +621,28 @@ class Fit:
             self.survey.standard(d, centre=not rows.is_sparse) if options.standardize else Standard.none(d)
         )  # fmt: skip
         self.points = self.standard(self.survey.points)
-        self.widths = self._widths()
+        self.widths = [self._width(width) for width in options.widths]
         self.penalties = options.penalties * self.survey.weight
 
-    def draw(self, scale: float) -> None:
-        """Draw features of widths that many times as long."""
+    def draw(self, place: int, scale: float) -> Drawn:
+        """Draw features of a width, that many times as long."""
         options = self.options
-        self.kernel = Kernel(options.kernel, self.widths * scale, options.degree, options.constant)
-        self.map = self._map()
+        kernel = Kernel(options.kernel, self.widths[place] * scale, options.degree, options.constant)
+        made = self._map(kernel)
         # Of sparse features the plan has counted all that the passes take.
-        spare = self.options.memory - self.peak if self.map.sparse else 0
-        self.features = Features(self.standard, self.map, self.split, max(spare, 0))
+        spare = options.memory - self.peak if made.sparse else 0
+        return Drawn(place, scale, kernel, made, Features(self.standard, made, self.split, max(spare, 0)))
 
     def _wanted(self) -> int:
         """Rows to sample."""
         n, size = self.rows.shape[0], self.options.features
-        looked = LEARNING if isinstance(self.options.width, str) or self.options.map == "binning" else LOOKING
+        looked = LEARNING if self.options.learns or self.options.map == "binning" else LOOKING
         return max(sampled(n, size), rows_needed(n, size), looked, maps.sampled(self.options.map, size))
 
-    def _map(self) -> FeatureMap:
+    def _map(self, kernel: Kernel) -> FeatureMap:
         options = self.options
         return maps.make(
-            options.map, self.kernel, self.rows.shape[1], options.features, options.seed, sample=self.points
+            options.map, kernel, self.rows.shape[1], options.features, options.seed, sample=self.points
         )  # fmt: skip
 
     def _check(self) -> None:
@@ -624,11 +692,12 @@ class Fit:
             return Targets(2 * share - 1, labels)
         return Targets(np.zeros(len(share)), labels)
 
-    def _widths(self) -> Any:
+    def _width(self, wanted: Any) -> Any:
+        """A width as asked for, or found."""
         options, d = self.options, self.rows.shape[1]
-        if isinstance(options.width, str):
+        if isinstance(wanted, str):
             width = median_width(options.kernel, self.points, options.seed)
-            if options.width == "median":
+            if wanted == "median":
                 return width
             y = self.targets(self.survey.target) - self.targets.offset
             part = min(len(self.points), LEARNING)
@@ -643,9 +712,9 @@ class Fit:
                 "of the variance"
             )
             return learned.widths
-        if np.ndim(options.width) and len(options.width) != d:
-            raise OptionError(f"there are {len(options.width)} widths for {d} columns", where=self.rows.source)
-        return options.width
+        if np.ndim(wanted) and len(wanted) != d:
+            raise OptionError(f"there are {len(wanted)} widths for {d} columns", where=self.rows.source)
+        return wanted
 
     def sample(self) -> Sample:
         """The sampled rows."""
@@ -654,50 +723,97 @@ class Fit:
 
     # ------------------------------------------------------------ solving
 
-    def problem(self) -> Problem:
-        """What is minimised."""
-        return Problem(
-            self.rows, self.features, self.targets, LOSSES[self.options.loss], self.penalties, self.options.tol
-        )
+    def choose(self, method: str) -> tuple[Attempt, np.ndarray]:
+        """The machines on the features with the least error; and λ, error, scale and width's place of all (·, 4)."""
+        choices = [(place, scale) for place in range(len(self.widths)) for scale in self.options.scales.tolist()]
+        attempts = self.by_gram(choices) if method == "gram" else (self.attempt(self.draw(*c)) for c in choices)
+        best, path = None, list[np.ndarray]()
+        for attempt in attempts:
+            errors = self.errors(attempt)
+            if best is None or errors.min() < self.errors(best).min():
+                best, number = attempt, len(path)
+            path.append(errors)
+            del attempt  # nothing is to hold it while the next is made
+        assert best is not None
+        best = self.settle(best)
+        path[number] = self.errors(best)
+        return best, np.array([
+            (penalty, error, scale, place)
+            for (place, scale), errors in zip(choices, path, strict=True)
+            for penalty, error in zip(self.options.penalties, errors, strict=True)
+        ])  # fmt: skip
 
-    def preconditioner(self) -> Preconditioner:
+    def problem(self, features: Features) -> Problem:
+        """What is minimised."""
+        return Problem(self.rows, features, self.targets, LOSSES[self.options.loss], self.penalties, self.options.tol)
+
+    def preconditioner(self, features: Features) -> Preconditioner:
         """The Hessian of the sample, factored; of sparse features the diagonal of that of all rows."""
-        if self.map.sparse:
-            (diagonal,) = self.engine.sweep(self.rows, [DiagonalOf(self.features)], "diagonal")
+        if features.map.sparse:
+            (diagonal,) = self.engine.sweep(self.rows, [DiagonalOf(features)], "diagonal")
             return Diagonal(LOSSES[self.options.loss].most * diagonal, self.penalties)
-        sample = self.sample().least(sampled(self.rows.shape[0], self.map.size), self.options.seed)
-        z, scale = sample.features(self.map), self.survey.weight / max(float(sample.weight.sum()), 1e-300)
-        kind = Factored if self.map.size <= MOST_DENSE else Woodbury
+        sample = self.sample().least(sampled(self.rows.shape[0], features.size), self.options.seed)
+        z, scale = sample.features(features.map), self.survey.weight / max(float(sample.weight.sum()), 1e-300)
+        kind = Factored if features.size <= MOST_DENSE else Woodbury
         return kind(z, max(scale, 1.0) * LOSSES[self.options.loss].most, self.penalties, self.options.threads)
 
-    def solve(self, method: str) -> Any:
-        """The best weights, certified."""
-        problem, size = self.problem(), self.map.size
-        w = np.zeros((size, problem.columns))
-        if method == "cg":
-            divide = self.preconditioner()
-            return minimise(self.engine, problem, lambda w: divide, w)
-        sums: Moments
-        gram = Gram(
-            self.features, self.targets, self.options.threads, folds=max(self.options.folds, 1), seed=self.options.seed
-        )  # fmt: skip
-        (sums,) = self.engine.sweep(self.rows, [gram], "Gram matrix of the features", keep=False)
-        if self.options.folds:
-            self.cross_validated = cross_validate(sums, self.options.penalties)
-        shifted = Shifted(sums.gram.sum(axis=0) if self.options.folds else sums.gram[0], self.penalties)
-        self.gram = shifted
-        w = shifted(np.tile(sums.cross.sum(axis=0), (1, len(self.penalties))), problem.which)
-        return minimise(self.engine, problem, lambda w: shifted, w)
+    def attempt(self, drawn: Drawn) -> Attempt:
+        """The best weights by conjugate gradients, certified."""
+        problem = self.problem(drawn.features)
+        divide = self.preconditioner(drawn.features)
+        found = minimise(self.engine, problem, lambda w: divide, np.zeros((drawn.map.size, problem.columns)))
+        (scores,) = self.held_out([drawn], [found.w])
+        return Attempt(drawn, found.w, found, scores)
 
-    def held_out(self, w: np.ndarray) -> Scores | None:
-        """Scores of the rows held out."""
+    def by_gram(self, choices: list[tuple[int, float]]) -> Iterator[Attempt]:
+        """The weights that the Gram matrices tell, of as many choices in a pass as the memory has room for."""
+        step = together_of(self.rows, self.options)
+        for first in range(0, len(choices), step):
+            attempts = self._by_gram([self.draw(*choice) for choice in choices[first : first + step]])
+            while attempts:
+                yield attempts.pop(0)
+
+    def _by_gram(self, drawn: list[Drawn]) -> list[Attempt]:
+        """Those of one pass."""
+        options, outputs = self.options, self.targets.outputs
+        grams = [
+            Gram(one.features, self.targets, options.threads, folds=max(options.folds, 1), seed=options.seed)
+            for one in drawn
+        ]  # fmt: skip
+        label = "Gram matrix of the features" if len(drawn) == 1 else f"Gram matrices of {len(drawn)} kernels"
+        sums: list[Moments] = self.engine.sweep(self.rows, grams, label, keep=False)
+        attempts = []
+        for one in drawn:
+            moments = sums.pop(0)
+            errors = cross_validate(moments, options.penalties) if options.folds else None
+            shifted = Shifted(moments.gram.sum(axis=0) if options.folds else moments.gram[0], self.penalties)
+            cross = np.tile(moments.cross.sum(axis=0), (1, len(self.penalties)))
+            w = shifted(cross, np.repeat(np.arange(len(self.penalties)), outputs))
+            attempts.append(Attempt(one, w, cross_validated=errors, gram=shifted))
+        if options.choices > 1 and not options.folds:
+            scores = self.held_out(drawn, [attempt.w for attempt in attempts])
+            attempts = [replace(one, scores=found) for one, found in zip(attempts, scores, strict=True)]
+        return attempts
+
+    def settle(self, attempt: Attempt) -> Attempt:
+        """An attempt certified, and the rows held out scored by it."""
+        if attempt.found is not None:
+            return attempt
+        shifted = attempt.gram
+        assert shifted is not None
+        found = minimise(self.engine, self.problem(attempt.drawn.features), lambda w: shifted, attempt.w)
+        (scores,) = self.held_out([attempt.drawn], [found.w])
+        return replace(attempt, w=found.w, found=found, scores=scores)
+
+    def held_out(self, drawn: list[Drawn], weights: list[np.ndarray]) -> list[Scores | None]:
+        """Scores of the rows held out, by the weights on each of some features."""
         if self.options.held_out <= 0:
-            return None
+            return [None] * len(drawn)
         expected = int(self.rows.shape[0] * self.options.held_out) + 1
-        reduction = HeldOut(self.features, self.targets, w, expected)
-        scores: Scores
-        (scores,) = self.engine.sweep(self.rows, [reduction], "rows held out")
-        return scores
+        reductions = [
+            HeldOut(one.features, self.targets, w, expected) for one, w in zip(drawn, weights, strict=True)
+        ]  # fmt: skip
+        return self.engine.sweep(self.rows, reductions, "rows held out")
 
     # ------------------------------------------------------------ the result
 
@@ -718,28 +834,31 @@ class Fit:
             path[:, 1] = np.nan
         columns = slice(best * outputs, (best + 1) * outputs)
         penalty, weight = float(self.penalties[best]), self.survey.weight
-        bounds = certified(found, columns, penalty, weight, self.map, options.loss, options.tol)
+        bounds = certified(found, columns, penalty, weight, attempt.drawn.map, options.loss, options.tol)
         if options.classify and not self.rows.has_weight:
             bounds |= pac_bayes.bound(found.drawn[best], weight, DELTA, given=self.given)
         if options.loss == "squared":
             relative = float(options.penalties[best])
-            bounds |= feature_error(self.map, self.sample(), relative, options.seed, options.threads)
+            bounds |= feature_error(attempt.drawn.map, self.sample(), relative, options.seed, options.threads)
         w, known = found.w[:, columns].copy(), None
         if options.variance and attempt.gram is not None:
             squares = 2 * found.value[columns] - penalty * (w * w).sum(axis=0)
             known = posterior_of(attempt.gram, best, squares, weight)
         if scores is not None:
             scores = replace(scores, scores=scores.scores[:, columns].copy())
-        return self.machine(plan, w, float(found.value[columns].sum()), bounds, scores, path, best, known)
+        return self.machine(
+            plan, attempt.drawn, w, float(found.value[columns].sum()), bounds, scores, path, best, known
+        )  # fmt: skip
 
     @property
     def given(self) -> bool:
-        """Whether scales and widths do not depend on the rows."""
-        return not (self.options.standardize or isinstance(self.options.width, str))
+        """Whether scales and widths do not depend on the rows that are fitted."""
+        chosen = self.options.folds and self.options.choices > 1
+        return not (self.options.standardize or self.options.learns or chosen)
 
     def machine(
-        self, plan: Plan[Any], w: np.ndarray, objective: float, bounds: dict[str, Bound], scores: Scores | None,
-        path: np.ndarray, best: int = 0, posterior: Posterior | None = None,
+        self, plan: Plan[Any], drawn: Drawn, w: np.ndarray, objective: float, bounds: dict[str, Bound],
+        scores: Scores | None, path: np.ndarray, best: int = 0, posterior: Posterior | None = None,
     ) -> KernelMachine:  # fmt: skip
         """The machine of some weights."""
         options = self.options
@@ -753,8 +872,8 @@ class Fit:
             w=w,
             targets=self.targets,
             standard=self.standard,
-            kernel=self.kernel,
-            map=self.map,
+            kernel=drawn.kernel,
+            map=drawn.map,
             loss=options.loss,
             regularization=float(options.penalties[best]),
             weight=self.survey.weight,
@@ -783,25 +902,26 @@ class ExactFit(Fit):
     def _wanted(self) -> int:
         return self.rows.shape[0]
 
-    def _map(self) -> FeatureMap:
-        return Points(self.kernel, self.points)
+    def _map(self, kernel: Kernel) -> FeatureMap:
+        return Points(kernel, self.points)
 
-    def solve(self, method: str) -> exact.Solved:
-        assert isinstance(self.map, Points)
+    def attempt(self, drawn: Drawn) -> Attempt:
+        assert isinstance(drawn.map, Points)
         spare = self.options.memory - exact_nbytes(self.rows, self.options)
-        matrix = exact.KernelMatrix(self.map, spare, self.options.threads)
+        matrix = exact.KernelMatrix(drawn.map, spare, self.options.threads)
         y = self.sample().y
         found = exact.solve(matrix, y, float(self.penalties[0]), self.options.tol, self.options.seed)
         self.engine.trace.remarks.append(f"{found.iterations} products with the kernel of {len(y):,} rows")
-        return found
+        (scores,) = self.held_out([drawn], [found.w])
+        return Attempt(drawn, found.w, found, scores)
 
     def result(self, plan: Plan[Any], attempt: Attempt, path: np.ndarray) -> KernelMachine:
-        assert isinstance(self.map, Points)
+        assert isinstance(attempt.drawn.map, Points)
         found, penalty = attempt.found, float(self.penalties[0])
-        bounds = exact.bounds(found, self.map, penalty, self.options.tol)
+        bounds = exact.bounds(found, attempt.drawn.map, penalty, self.options.tol)
         if attempt.scores is None:
             path[:, 1] = np.nan
-        return self.machine(plan, found.w, float(found.value.sum()), bounds, attempt.scores, path)
+        return self.machine(plan, attempt.drawn, found.w, float(found.value.sum()), bounds, attempt.scores, path)
 
 
 def cross_validate(sums: Moments, penalties: np.ndarray) -> np.ndarray:

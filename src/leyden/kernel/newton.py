@@ -91,10 +91,13 @@ class Point:
         return np.divide(self.gap, self.value, out=np.zeros_like(self.gap), where=self.value > 0)
 
 
-def gaps(problem: Problem, divide: Preconditioner, gradient: np.ndarray, divided: np.ndarray) -> np.ndarray:
-    """What the objective is above its minimum at most, given its gradient (D, k) and ``M⁻¹`` times that."""
+def gaps(
+    problem: Problem, divide: Preconditioner, gradient: np.ndarray, divided: np.ndarray | None = None
+) -> np.ndarray:
+    """What the objective is above its minimum at most, given its gradient (D, k) and, if known, ``M⁻¹`` of it."""
     gap = (gradient * gradient).sum(axis=0) / (2 * problem.penalties[problem.which])
     if problem.loss.quadratic and math.isfinite(divide.scale):
+        divided = divide(gradient, problem.which) if divided is None else divided
         gap = np.minimum(gap, 0.5 * divide.scale * (gradient * divided).sum(axis=0))
     return gap
 
@@ -109,7 +112,7 @@ def evaluate(
     penalty = problem.penalties[problem.which]
     gradient = sums.gradient + penalty * w
     value = sums.value + 0.5 * penalty * (w * w).sum(axis=0)
-    gap = gaps(problem, divide, gradient, divide(gradient, problem.which))
+    gap = gaps(problem, divide, gradient)
     return Point(w, gradient, value, gap, sums.wrong, sums.drawn)
 
 

@@ -54,9 +54,9 @@ class KernelMachine(Solution):
         λ, relative to the number of rows that were fitted.
     columns : tuple of str
     objective : float
-    path : float64, shape (p, 3)
+    path : float64, shape (p, 4)
         Each λ tried, the error on the rows held out (share of wrong classes, or residual relative to the target), and
-        the scale of the widths.
+        the kernel: the scale of the width, and which of ``widths``.
     scores, truths : float64, shape (m, outputs), or None
         Of the rows held out: f, and Y.
     labels : tuple of str, or None
