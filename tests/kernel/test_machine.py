@@ -159,18 +159,27 @@ def test_rows_of_weight_two_are_rows_twice(problem):
     assert np.allclose(one.predict(x), two.predict(x), atol=1e-3)
 
 
-def test_the_derivative_by_widths_is_that_of_differences():
+@pytest.mark.parametrize(("outputs", "threads"), [(1, 1), (1, 3), (2, 1), (2, 3)])
+def test_the_derivative_by_widths_is_that_of_differences(outputs, threads):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((400, 3)).astype(np.float32)
-    y = np.sin(2 * x[:, :1]).astype(float)
-    draws, a, b = _Draws(Kernel("gaussian"), 3, 40), np.arange(200), np.arange(200, 400)
+    y = np.sin(2 * x[:, :outputs]).astype(float)
+    draws, a, b = _Draws(Kernel("gaussian"), 3, threads), np.arange(200), np.arange(200, 400)
     state = np.array([0.1, -0.2, 0.3, np.log(1e-2)])
-    _, gradient = draws.gradient(state, x, y, a, b, 0)
+    _, gradient = draws.gradient(state, x, y, a, b, 40, 0)
     for k in range(4):
         step = np.zeros(4)
         step[k] = 1e-2
-        up, down = (draws.gradient(state + s * step, x, y, a, b, 0)[0] for s in (1, -1))
+        up, down = (draws.gradient(state + s * step, x, y, a, b, 40, 0)[0] for s in (1, -1))
         assert gradient[k] == pytest.approx((up - down) / 4e-2, rel=0.02, abs=2e-5)
+
+
+def test_learned_widths_do_not_depend_on_the_number_of_threads():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3000, 3)).astype(np.float32)
+    y = np.sin(3 * x[:, :1]).astype(float)
+    one, three = (learn(Kernel("gaussian", 2.0), x, y, features=100, steps=6, threads=t).widths for t in (1, 3))
+    assert np.allclose(one, three, rtol=1e-5)
 
 
 def test_learned_widths_are_long_where_a_column_tells_nothing():

@@ -706,7 +706,7 @@ class Fit:
                 # The density of bins has no derivative, and a kernel of inner products no frequencies: what the columns
                 # are worth to a smooth kernel is told.
                 kernel = Kernel("gaussian", median_width("gaussian", self.points, options.seed))
-            learned = learn(kernel, self.points[:part], y[:part], seed=options.seed)
+            learned = learn(kernel, self.points[:part], y[:part], seed=options.seed, threads=options.threads)
             self.engine.trace.remarks.append(
                 f"widths learned: loss on rows held out of the sample from {learned.before:.3f} to {learned.after:.3f} "
                 "of the variance"
