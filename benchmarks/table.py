@@ -169,7 +169,7 @@ def _rows(problem: str, figures: dict[str, Any], names: dict[str, str], error: A
         if "median_s" in f:
             times = f"{f['median_s'] / own:.1f}" if lines else ""
             lines.append(f"| {problem} | {name} | {f['median_s']:.2f} | {times} | {error(f)} |")
-        else:
+        elif "stopped_after_s" in f:
             stopped = f["stopped_after_s"]
             lines.append(f"| {problem} | {name}, stopped | > {stopped:.0f} | > {stopped / own:.1f} | |")
         problem = ""

@@ -123,7 +123,7 @@ def test_machines_on_them_are_saved_verified_and_the_same_whatever_the_threads(t
 def test_widths_are_learned_by_a_gaussian_kernel(monkeypatch):
     asked = []
 
-    def learn(kernel, x, y, *, seed):
+    def learn(kernel, x, y, *, seed, threads):
         asked.append((kernel.name, kernel.width))
         return Learned(np.array([2.0, 3.0]), 1e-6, 1.0, 0.5)
 

@@ -6,7 +6,10 @@ import json
 
 import numpy as np
 import pytest
+import scipy.linalg as sl
 import scipy.sparse as sp
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 import leyden as ly
@@ -95,9 +98,31 @@ def test_the_gap_of_a_sample_is_never_below_the_truth(problem):
         assert ((value - least) / value).max() <= found.certificate.duality_gap
         s = z[rng.permutation(N)[:50]].astype(np.float32)
         g = rng.standard_normal((D, 1))
-        divide = Factored(s, N / 50, np.array([0.1]), 2)
+        divide = Factored(s, 1.0, np.array([0.1]), 2)
+        assert divide.below
         truth = g.T @ np.linalg.solve(z.T @ z + 0.1 * np.eye(D), g)
-        assert truth <= divide.scale * (g * divide(g, np.zeros(1, int))).sum() * (1 + 1e-9)
+        assert truth <= (g * divide(g, np.zeros(1, int))).sum() * (1 + 1e-9)
+
+
+@given(st.integers(1, 10**10), st.integers(1, 10**6))
+def test_a_sample_is_no_more_work_than_some_passes(n, size):
+    rows = preconditioner.sampled(n, size)
+    assert 1 <= rows <= min(n, preconditioner.SAMPLED * size)
+    assert rows * min(rows, size) <= preconditioner.WORTH * n
+    assert rows >= size or rows <= preconditioner.MOST_SAMPLED
+
+
+def test_a_small_sample_that_is_not_scaled_up_leaves_the_better_condition():
+    rng = np.random.default_rng(0)
+    n, size, s, penalty = 2000, 200, 50, 0.01
+    z = rng.standard_normal((n, size)) / np.arange(1, size + 1)  # the 50 rows tell little of most directions
+    hessian, part = z.T @ z + penalty * np.eye(size), z[:s].T @ z[:s]
+
+    def condition(m):
+        spectrum = sl.eigh(hessian, m + penalty * np.eye(size), eigvals_only=True)
+        return spectrum[-1] / spectrum[0]
+
+    assert 3 * condition(part) < condition(n / s * part) < condition(0 * part)
 
 
 def test_preconditioners_are_the_same_matrix(monkeypatch):

@@ -41,7 +41,7 @@ from leyden.engine.fingerprint import fingerprint
 from leyden.engine.progress import Progress
 from leyden.engine.sweep import Engine, read_rate
 from leyden.errors import DataError, OptionError
-from leyden.kernel import exact, maps, nystroem, pac_bayes
+from leyden.kernel import exact, maps, nystroem, pac_bayes, preconditioner
 from leyden.kernel.binning import BITS
 from leyden.kernel.features import FeatureMap
 from leyden.kernel.generalisation import DELTA, labels, score_error
@@ -50,22 +50,14 @@ from leyden.kernel.kernels import INNER, NAMES, Kernel
 from leyden.kernel.losses import LOSSES
 from leyden.kernel.newton import Point, Problem, minimise
 from leyden.kernel.points import Points
-from leyden.kernel.preconditioner import (
-    MOST_DENSE,
-    Diagonal,
-    Factored,
-    Preconditioner,
-    Shifted,
-    Woodbury,
-    woodbury_nbytes,
-)
+from leyden.kernel.preconditioner import Diagonal, Preconditioner, Shifted
 from leyden.kernel.products import Diagonal as DiagonalOf
 from leyden.kernel.products import Features, Gram, HeldOut, Moments, Scores, Targets
 from leyden.kernel.resampling import Sample, feature_error, rows_needed
 from leyden.kernel.result import KernelMachine
 from leyden.kernel.split import Split
 from leyden.kernel.survey import Survey, SurveyRows
-from leyden.kernel.variance import Posterior
+from leyden.kernel.variance import MOST_FACTORED, Posterior
 from leyden.kernel.variance import posterior as posterior_of
 from leyden.kernel.widths import learn
 from leyden.plan import PassPlan, Plan, machine, verb
@@ -81,8 +73,6 @@ FEATURES, GRIDS = 2000, 50
 
 #: Rows that widths are learned from, or a median taken of.
 LEARNING, LOOKING = 40_000, 5_000
-#: Sampled rows a feature, for the Hessian that is divided by; and the most beyond MOST_DENSE features.
-SAMPLED, MOST_SAMPLED = 8, 10_000
 #: Passes that conjugate gradients take, about.
 EXPECTED = 16
 #: Degree of a polynomial kernel.
@@ -206,7 +196,7 @@ def kernel_machine(
         the rows: the Gram matrices of all of them come from one pass. By default, that on the rows held out.
     variance : bool, default False
         Keep the Cholesky factor of the Gram matrix, D² numbers, for standard deviations of predictions
-        (:mod:`leyden.kernel.variance`): of regressions, with :data:`leyden.kernel.preconditioner.MOST_DENSE` features
+        (:mod:`leyden.kernel.variance`): of regressions, with :data:`leyden.kernel.variance.MOST_FACTORED` features
         at most.
     weights : array, shape (n,), optional
         Zero or more.
@@ -276,10 +266,10 @@ def kernel_machine(
     variance = check.flag("variance", variance)
     if variance and classify:
         raise OptionError("the variance is that of a regression", hint="Classes have predict_proba.")
-    if variance and int(features) > MOST_DENSE:
+    if variance and int(features) > MOST_FACTORED:
         raise OptionError(
             f"the variance rests on a factored matrix of {int(features):,} × {int(features):,} numbers",
-            hint=f"Ask for {MOST_DENSE:,} features at most.",
+            hint=f"Ask for {MOST_FACTORED:,} features at most.",
         )
     if folds or variance:
         method = "gram"
@@ -395,9 +385,8 @@ def choose(rows: Rows, options: Options, method: str) -> Plan[Any]:
     certificate = one("gradient, certificate", make_features + 12.0 * n * size * columns)
     if drawing := maps.drawing_flops(options.map, d, size, n):
         survey = replace(survey, flops=survey.flops + drawing, seconds=survey.seconds + drawing / rates.gram64)
-    sample = sampled(n, size)
-    dense = size <= MOST_DENSE
-    order = size if dense else sample
+    sample = preconditioner.sampled(n, size)
+    order = min(sample, size)
     algebra = PassPlan(
         "dense algebra", 0, f := (sample * float(size) * order + order**3 / 3.0 * len(options.penalties)), f / double
     )
@@ -497,11 +486,6 @@ def sparse_plan(rows: Rows, options: Options) -> Plan[Any]:
     return plan
 
 
-def sampled(n: int, size: int) -> int:
-    """Rows of the sample that the preconditioner is made of."""
-    return int(min(n, SAMPLED * size if size <= MOST_DENSE else MOST_SAMPLED))
-
-
 def together_of(rows: Rows, options: Options) -> int:
     """Kernels whose Gram matrices are summed in one pass."""
     fits = [k for k in range(2, options.choices + 1) if peak_nbytes("gram", rows, options, k) <= options.memory]
@@ -517,7 +501,8 @@ def peak_nbytes(method: str, rows: Rows, options: Options, together: int = 1) ->
     size, threads = options.features, options.threads
     outputs = (1 if options.classify else len(rows.targets)) * len(options.penalties)
     looked = max(LEARNING if options.learns else LOOKING, maps.sampled(options.map, size))
-    sample = max(sampled(n, size), rows_needed(n, size), min(n, looked))
+    made = preconditioner.sampled(n, size)
+    sample = max(made, rows_needed(n, size), min(n, looked))
     kept, drawing, scratch = maps.nbytes(options.map, Kernel(options.kernel), d, size, sample)
     drawn = together + (options.choices > together)
     points = 8.0 * sample * (d + 4) * 3 + 4.0 * d * size * drawn + kept * drawn
@@ -526,10 +511,8 @@ def peak_nbytes(method: str, rows: Rows, options: Options, together: int = 1) ->
         # Those of the best kernel of an earlier pass stay.
         matrices = (2 * options.folds + 2 if options.folds else 1) * together + (options.choices > together)
         return int(points + max(drawing, together * (tile + 4.0 * 2048 * size) + 8.0 * size**2 * matrices))
-    made = sampled(n, size)
-    made_nbytes = woodbury_nbytes(made, len(options.penalties))
-    held = 8.0 * size**2 * len(options.penalties) if size <= MOST_DENSE else made_nbytes
-    return int(points + max(drawing, tile + 4.0 * made * size + held + 8.0 * 2048 * min(size, MOST_DENSE)))
+    held = preconditioner.nbytes(made, size, len(options.penalties))
+    return int(points + max(drawing, tile + held))
 
 
 # ---------------------------------------------------------------- the run
@@ -637,7 +620,7 @@ class Fit:
         """Rows to sample."""
         n, size = self.rows.shape[0], self.options.features
         looked = LEARNING if self.options.learns or self.options.map == "binning" else LOOKING
-        return max(sampled(n, size), rows_needed(n, size), looked, maps.sampled(self.options.map, size))
+        return max(preconditioner.sampled(n, size), rows_needed(n, size), looked, maps.sampled(self.options.map, size))
 
     def _map(self, kernel: Kernel) -> FeatureMap:
         options = self.options
@@ -752,10 +735,13 @@ class Fit:
         if features.map.sparse:
             (diagonal,) = self.engine.sweep(self.rows, [DiagonalOf(features)], "diagonal")
             return Diagonal(LOSSES[self.options.loss].most * diagonal, self.penalties)
-        sample = self.sample().least(sampled(self.rows.shape[0], features.size), self.options.seed)
-        z, scale = sample.features(features.map), self.survey.weight / max(float(sample.weight.sum()), 1e-300)
-        kind = Factored if features.size <= MOST_DENSE else Woodbury
-        return kind(z, max(scale, 1.0) * LOSSES[self.options.loss].most, self.penalties, self.options.threads)
+        sample = self.sample().least(preconditioner.sampled(self.rows.shape[0], features.size), self.options.seed)
+        loss, up = LOSSES[self.options.loss], 1.0
+        if not loss.quadratic:
+            # The gap is that of strong convexity alone: the directions of least curvature count most.
+            up = max(self.survey.weight / max(float(sample.weight.sum()), 1e-300), 1.0)
+        s = sample.features(features.map)
+        return preconditioner.of_sample(s, up * loss.most, self.penalties, self.options.threads)
 
     def attempt(self, drawn: Drawn) -> Attempt:
         """The best weights by conjugate gradients, certified."""

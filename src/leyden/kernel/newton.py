@@ -5,7 +5,7 @@ all columns take part, and none is kept waiting by an array as long as the data.
 corrects what float32 products left.
 
 The objective is λ-strongly convex, so that at any w ``P(w) − min P ≤ ‖∇P(w)‖² / 2λ``; of the squared loss also
-``≤ c/2 ∇Pᵀ M⁻¹ ∇P`` with a preconditioner of c times a part of the rows (:mod:`leyden.kernel.preconditioner`). The
+``≤ ½ ∇Pᵀ M⁻¹ ∇P`` with a preconditioner of a part of the rows (:mod:`leyden.kernel.preconditioner`). The
 lesser of both is the duality gap that is certified, and small enough in the end.
 """
 
@@ -96,9 +96,9 @@ def gaps(
 ) -> np.ndarray:
     """What the objective is above its minimum at most, given its gradient (D, k) and, if known, ``M⁻¹`` of it."""
     gap = (gradient * gradient).sum(axis=0) / (2 * problem.penalties[problem.which])
-    if problem.loss.quadratic and math.isfinite(divide.scale):
+    if problem.loss.quadratic and divide.below:
         divided = divide(gradient, problem.which) if divided is None else divided
-        gap = np.minimum(gap, 0.5 * divide.scale * (gradient * divided).sum(axis=0))
+        gap = np.minimum(gap, 0.5 * (gradient * divided).sum(axis=0))
     return gap
 
 

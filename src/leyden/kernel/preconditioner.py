@@ -1,28 +1,37 @@
-r"""What conjugate gradients divide by: the Hessian of a sample of the rows.
+r"""What conjugate gradients divide by: the Hessian of a sample of the rows, as the part of the whole that it is.
 
-With features S (s, D) of s of the n rows, ``M = c SᵀS + λ I`` with ``c = n/s`` is near ``ZᵀZ + λ I`` in all directions
-as soon as s is some times the effective dimension ``tr ZᵀZ (ZᵀZ + λ)⁻¹`` (Rudi, Carratino and Rosasco 2017; Avron,
-Clarkson and Woodruff 2017), so that conjugate gradients need ten or twenty passes whatever the condition.
+With features S (s, D) of s of the n rows, ``M = SᵀS + λ I`` stands for ``H = ZᵀZ + λ I``. Its rows are among those of
+Z, and so ``M ⪯ H``: for any gradient g
 
-The sample is part of the data: ``ZᵀZ + λ I ⪰ SᵀS + λ I ⪰ M / c``. For any gradient g therefore
-``gᵀ (ZᵀZ + λ I)⁻¹ g ≤ c gᵀ M⁻¹ g``, a bound on the gap that conjugate gradients compute anyway, and often far below
-``‖g‖² / λ``. It holds of the squared loss; all here is computed in float64.
+``gᵀ H⁻¹ g ≤ gᵀ M⁻¹ g``,
 
-Where D is small M is factored as it is. Beyond that it is the identity but for s directions:
-``M⁻¹ = (I − Sᵀ (SSᵀ + (λ/c) I)⁻¹ S) / λ`` (Woodbury).
+a bound on the gap that conjugate gradients compute anyway, and often far below ``‖g‖² / λ``. It holds of the squared
+loss; all here is computed in float64.
+
+The sum is not scaled up to n rows as it is elsewhere (``c SᵀS + λ I`` with ``c = n/s``: Rudi, Carratino and Rosasco
+2017; Avron, Clarkson and Woodruff 2017). Factors do not matter to conjugate gradients, to which M is
+``c SᵀS + c λ I``: the damping is that which a sample so small can support, for it tells little of directions whose
+share of ZᵀZ is below ``c λ``. Where s is well above the effective dimension that makes little difference; where it is
+below, the spectrum of ``M⁻¹H`` is far narrower, and the bound is up to c times nearer to the truth.
+
+M is factored as it is if the sample has as many rows as there are features. Else it is the identity but for s
+directions: ``M⁻¹ = (I − Sᵀ (SSᵀ + λ I)⁻¹ S) / λ`` (Woodbury).
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
 import scipy.linalg as sl
 
-from leyden.kernel.products import gram_of
+from leyden.kernel.products import GRAM_TILE, gram_of
 
-#: Features up to which the sample's Hessian is factored as it is, when it fits the budget.
-MOST_DENSE = 12_000
+#: Sampled rows a feature at most, and where there are fewer than features.
+SAMPLED, MOST_SAMPLED = 8, 10_000
+#: Multiplications for the sample's Hessian beside the features of a pass: worth some passes, which are of memory.
+WORTH = 128
 #: Penalties that an s × s matrix is factored for one by one: of more, its eigenvectors take less time and memory.
 MOST_FACTORED = 12
 #: Features that are worked on in float64 at once.
@@ -34,40 +43,62 @@ class Preconditioner(ABC):
 
     Attributes
     ----------
-    scale : float
-        c.
+    below : bool
+        Whether ``M ⪯ H``.
     """
 
-    scale: float
+    below: bool
 
     @abstractmethod
     def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
         """``M⁻¹ r``, column by column of ``r`` (D, k), each for the penalty of that number."""
 
 
-class Factored(Preconditioner):
-    """Cholesky factors of M, one a penalty.
+def sampled(n: int, size: int) -> int:
+    """Rows of the sample, of ``n`` in all, for ``size`` features: its Hessian takes no longer than some passes.
+
+    ``s D min(s, D)`` multiplications sum it, where a pass makes ``n D`` features.
+    """
+    rows = max(math.sqrt(WORTH * n), WORTH * n / size)
+    return int(min(n, SAMPLED * size, rows if rows >= size else min(rows, MOST_SAMPLED)))
+
+
+def nbytes(rows: int, size: int, penalties: int) -> int:
+    """Memory of the sample's features, of M for some penalties, and of making it."""
+    order = min(rows, size)
+    kept = penalties if rows >= size or penalties <= MOST_FACTORED else 3
+    return 4 * rows * size + 8 * order**2 * max(kept, 2) + 8 * GRAM_TILE * order
+
+
+def of_sample(s: np.ndarray, up: float, penalties: np.ndarray, threads: int) -> Preconditioner:
+    """``M = up SᵀS + λ I`` in the form that takes least.
 
     Parameters
     ----------
     s : float32, shape (s, D)
-    scale : float
-        c.
+    up : float
+        1 of squared loss. Of others the sample may be scaled up, since no bound rests on it.
     penalties : float64, shape (p,)
+        λ.
     threads : int
     """
+    kind = Factored if s.shape[0] >= s.shape[1] else Woodbury
+    return kind(s, up, penalties, threads)
 
-    def __init__(self, s: np.ndarray, scale: float, penalties: np.ndarray, threads: int):
-        self.scale = scale
+
+class Factored(Preconditioner):
+    """Cholesky factors of M, one a penalty."""
+
+    def __init__(self, s: np.ndarray, up: float, penalties: np.ndarray, threads: int):
+        self.below = up <= 1
         gram = gram_of(s, threads)
-        gram *= scale
+        gram *= up
         self.factors = []
         for number, penalty in enumerate(penalties):
             last = number + 1 == len(penalties)
             factor, added = cholesky(gram if last else gram.copy(), penalty)
             self.factors.append(factor)
-            if added > penalty:
-                self.scale = np.inf
+            self.below &= bool(added == penalty)
 
     def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
         out = np.empty_like(r)
@@ -87,7 +118,7 @@ class Diagonal(Preconditioner):
     penalties : float64, shape (p,)
     """
 
-    scale = np.inf
+    below = False
 
     def __init__(self, diagonal: np.ndarray, penalties: np.ndarray):
         self.diagonal, self.penalties = diagonal, penalties
@@ -107,7 +138,7 @@ class Shifted(Preconditioner):
     """
 
     #: All rows are in it, but to rounding: no bound rests on it.
-    scale = np.inf
+    below = False
 
     def __init__(self, gram: np.ndarray, penalties: np.ndarray):
         self.gram, self.penalties = gram, penalties
@@ -146,42 +177,32 @@ class Shifted(Preconditioner):
         return size - float(self.penalties[number]) * total
 
 
-def woodbury_nbytes(rows: int, penalties: int) -> int:
-    """Memory of the matrices of :class:`Woodbury`."""
-    return 8 * rows**2 * (max(penalties, 2) if penalties <= MOST_FACTORED else 4)
-
-
 class Woodbury(Preconditioner):
     """The inverse by that of an s × s matrix: factored for each of a few penalties, or diagonalised for many."""
 
-    def __init__(self, s: np.ndarray, scale: float, penalties: np.ndarray, threads: int):
-        self.s, self.penalties, self._factor = s, penalties / scale, scale
-        outer = np.zeros((len(s), len(s)))
-        for first in range(0, s.shape[1], CHUNK):
-            part = s[:, first : first + CHUNK].astype(np.float64)
-            outer += part @ part.T
+    def __init__(self, s: np.ndarray, up: float, penalties: np.ndarray, threads: int):
+        self.s, self.penalties, self.shifts, self.below = s, penalties, penalties / up, up <= 1
+        outer = gram_of(s.T, threads)
         self.factors = []
         if len(penalties) <= MOST_FACTORED:
-            for number, penalty in enumerate(self.penalties):
-                factor, added = cholesky(outer if number + 1 == len(penalties) else outer.copy(), float(penalty))
+            for number, shift in enumerate(self.shifts):
+                factor, added = cholesky(outer if number + 1 == len(penalties) else outer.copy(), float(shift))
                 self.factors.append(factor)
-                if added > penalty:
-                    scale = np.inf
+                self.below &= bool(added == shift)
         else:
             self.values, self.vectors = sl.eigh(outer, overwrite_a=True, check_finite=False)
-        self.scale = scale
 
     def __call__(self, r: np.ndarray, which: np.ndarray) -> np.ndarray:
         image = self._times(r)
-        penalties = self.penalties[which]
         if self.factors:
             inner = np.empty_like(image)
             for number, factor in enumerate(self.factors):
                 columns = which == number
                 inner[:, columns] = sl.cho_solve(factor, image[:, columns], check_finite=False)
         else:
-            inner = self.vectors @ ((self.vectors.T @ image) / (np.maximum(self.values, 0)[:, None] + penalties))
-        return (r - self._transposed(inner)) / (penalties * self._factor)
+            values = np.maximum(self.values, 0)[:, None] + self.shifts[which]
+            inner = self.vectors @ ((self.vectors.T @ image) / values)
+        return (r - self._transposed(inner)) / self.penalties[which]
 
     def _times(self, r: np.ndarray) -> np.ndarray:
         """``S r`` in float64, some columns of S at a time."""

@@ -20,6 +20,9 @@ import scipy.linalg as sl
 
 from leyden.kernel.preconditioner import CHUNK, Shifted
 
+#: Features whose factor is kept, and solved with at every point, at most.
+MOST_FACTORED = 12_000
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior:

@@ -12,10 +12,10 @@ from leyden.engine.budget import thread_count
 from leyden.engine.sweep import Engine
 from leyden.kernel import exact, generalisation, pac_bayes
 from leyden.kernel.losses import LOSSES
-from leyden.kernel.machine import certified, sampled
+from leyden.kernel.machine import certified
 from leyden.kernel.newton import Point
 from leyden.kernel.points import Points
-from leyden.kernel.preconditioner import MOST_DENSE, Factored, Woodbury
+from leyden.kernel.preconditioner import of_sample, sampled
 from leyden.kernel.products import Features, Gradient, HeldOut, HessianProduct
 from leyden.kernel.resampling import Sample, feature_error, rows_needed
 from leyden.kernel.survey import SurveyRows
@@ -131,9 +131,5 @@ def sampled_rows(machine: KernelMachine, engine: Engine, rows: Rows) -> Sample:
 
 def sampled_gap(machine: KernelMachine, sample: Sample, threads: int, slope: np.ndarray, penalty: float) -> np.ndarray:
     """The gap that the Hessian of a sample of the rows allows."""
-    z = sample.features(machine.map)
-    scale = max(machine.weight / max(float(sample.weight.sum()), 1e-300), 1.0)
-    kind = Factored if machine.map.size <= MOST_DENSE else Woodbury
-    divide = kind(z, scale, np.array([penalty]), threads)
-    which = np.zeros(slope.shape[1], int)
-    return 0.5 * divide.scale * (slope * divide(slope, which)).sum(axis=0)
+    divide = of_sample(sample.features(machine.map), 1.0, np.array([penalty]), threads)
+    return 0.5 * (slope * divide(slope, np.zeros(slope.shape[1], int))).sum(axis=0)
